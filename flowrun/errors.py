@@ -1,0 +1,180 @@
+"""Every exception flowrun raises.
+
+    FlowrunError
+    ├── ConfigurationError          a setting cannot work (also ValueError)
+    ├── InvalidArguments            arguments do not fit a handler, or JSON cannot carry them (also ValueError)
+    ├── InvalidFlow                 a flow cannot be dispatched as written (also ValueError)
+    ├── UnknownHandler              no handler of that type is registered (also LookupError)
+    ├── NotFound                    no job or flow with that id is stored (also LookupError)
+    ├── DatabaseError
+    │   ├── DatabaseUnavailable     PostgreSQL cannot be reached
+    │   ├── MigrationNeeded         the schema is missing or older than this flowrun
+    │   ├── SchemaTooNew            the schema was made by a newer flowrun
+    │   └── EmbeddedPostgresError   the embedded PostgreSQL cannot be found or started
+    └── RunError                    what waiting for a result can raise
+        ├── JobFailed
+        ├── JobCancelled
+        ├── JobSkipped
+        ├── FlowFailed
+        └── FlowCancelled
+
+    HandlerSignal                   raised by handlers to say how an attempt ends (not an error)
+    ├── Discard
+    ├── Retry
+    └── Snooze
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+__all__ = [
+    "ConfigurationError",
+    "DatabaseError",
+    "DatabaseUnavailable",
+    "Discard",
+    "EmbeddedPostgresError",
+    "FlowCancelled",
+    "FlowFailed",
+    "FlowrunError",
+    "HandlerSignal",
+    "InvalidArguments",
+    "InvalidFlow",
+    "JobCancelled",
+    "JobFailed",
+    "JobSkipped",
+    "MigrationNeeded",
+    "NotFound",
+    "Retry",
+    "RunError",
+    "SchemaTooNew",
+    "Snooze",
+    "UnknownHandler",
+]
+
+
+class FlowrunError(Exception):
+    """The base of every error flowrun raises."""
+
+
+class ConfigurationError(FlowrunError, ValueError):
+    """A setting, option or name cannot work; the message says which and what is allowed."""
+
+
+class InvalidArguments(FlowrunError, ValueError):
+    """A job's arguments do not fit its handler, or JSON cannot carry them; names the argument."""
+
+
+class InvalidFlow(FlowrunError, ValueError):
+    """A flow cannot be dispatched as written (a cycle, a foreign node, a duplicate name); names the nodes."""
+
+
+class UnknownHandler(FlowrunError, LookupError):
+    """No handler of that type is registered in this process."""
+
+
+class NotFound(FlowrunError, LookupError):
+    """No job, flow or node of that id or name is stored."""
+
+
+class DatabaseError(FlowrunError):
+    """PostgreSQL cannot be used as it is."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """PostgreSQL cannot be reached; the message names host and database, never the password."""
+
+
+class MigrationNeeded(DatabaseError):
+    """The schema is missing or older than this flowrun; the message has the command to run."""
+
+
+class SchemaTooNew(DatabaseError):
+    """The schema was made by a newer flowrun than this one."""
+
+
+class EmbeddedPostgresError(DatabaseError):
+    """The embedded PostgreSQL cannot be found or started; the message says what to install or set."""
+
+
+class RunError(FlowrunError):
+    """A job or a flow ended without success."""
+
+
+class JobFailed(RunError):
+    """The job failed for good.
+
+    ``error_type`` is the name of the handler's exception, ``message`` its text, ``attempts`` how often it ran.
+    """
+
+    def __init__(
+        self, type: str, id: UUID, *, error_type: str, message: str, traceback: str | None = None, attempts: int = 0
+    ) -> None:
+        super().__init__(f"job {type!r} ({id}) failed after {attempts} attempt(s): {error_type}: {message}")
+        self.type = type
+        self.id = id
+        self.error_type = error_type
+        self.message = message
+        self.traceback = traceback
+        self.attempts = attempts
+
+
+class JobCancelled(RunError):
+    """The job was cancelled before it could succeed."""
+
+
+class JobSkipped(RunError):
+    """The job never ran, because what it waited for can no longer happen."""
+
+
+class FlowFailed(RunError):
+    """A job of the flow that is not optional failed; ``failed`` names the nodes."""
+
+    def __init__(self, name: str, id: UUID, failed: Sequence[str], detail: str = "") -> None:
+        nodes = ", ".join(failed) or "an unnamed node"
+        super().__init__(f"flow {name!r} ({id}) failed: {nodes}" + (f" ({detail})" if detail else ""))
+        self.name = name
+        self.id = id
+        self.failed = tuple(failed)
+
+
+class FlowCancelled(RunError):
+    """The flow was cancelled before it could succeed."""
+
+
+class HandlerSignal(Exception):  # noqa: N818 - it says how an attempt ends; it is not an error
+    """Raised by a handler to say how the attempt ends."""
+
+
+class Discard(HandlerSignal):
+    """Fail the job now, without another attempt.
+
+    >>> raise Discard("the order was deleted")
+    Traceback (most recent call last):
+    flowrun.errors.Discard: the order was deleted
+    """
+
+    def __init__(self, reason: str = "discarded by its handler") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Retry(HandlerSignal):
+    """Run the job again after ``delay`` seconds; this attempt counts (default: the job's own backoff)."""
+
+    def __init__(self, delay: float | None = None, reason: str = "retry asked for by its handler") -> None:
+        super().__init__(reason)
+        self.delay = delay
+        self.reason = reason
+
+
+class Snooze(HandlerSignal):
+    """Run the job again after ``delay`` seconds; no attempt is used."""
+
+    def __init__(self, delay: float) -> None:
+        super().__init__(f"snoozed for {delay} s")
+        self.delay = delay
