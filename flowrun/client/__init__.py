@@ -1,0 +1,1 @@
+"""What any process may do: dispatch, wait, look."""

@@ -1,0 +1,249 @@
+"""The app: where handlers are registered and everything is put together. It wires and delegates."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
+from uuid import UUID
+
+from flowrun.client.dispatch import Client
+from flowrun.client.handlers import Handler, as_register
+from flowrun.client.host import Host
+from flowrun.client.runs import FlowRun, JobRun
+from flowrun.client.specs import Flow, JobSpec
+from flowrun.config import Settings, SettingsOptions, dsn_from_environment
+from flowrun.core import options as job_options
+from flowrun.core.flow import Node, flatten
+from flowrun.core.options import JobOptions
+from flowrun.embedded import EmbeddedPostgres, default_directory, directory_from_dsn
+from flowrun.errors import ConfigurationError
+from flowrun.registry import Registry, define
+from flowrun.store import migrate as migrations
+from flowrun.store.pool import Database
+from flowrun.worker.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from typing import Concatenate
+
+    from typing_extensions import Unpack
+
+    from flowrun.client.handlers import AsyncHandler, AsyncJobHandler, Register, ThreadHandler, ThreadJobHandler
+    from flowrun.context import Job
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Flowrun:
+    """An app: its handlers, its database.
+
+    ``dsn`` is a PostgreSQL URL, or ``embedded:///path`` for a PostgreSQL that flowrun starts itself in that directory.
+    Without it: ``FLOWRUN_DSN``, else the embedded one in the user's data directory. ``settings`` are those of
+    :class:`flowrun.Settings`: ``schema``, ``listen_dsn``, ``lease``, ``poll``... Nothing is connected before
+    ``async with app:``, ``app.worker()`` or ``app.lifespan``.
+
+        app = Flowrun("postgresql://localhost/shop")
+    """
+
+    def __init__(self, dsn: str | None = None, **settings: Unpack[SettingsOptions]) -> None:
+        self.settings = Settings(**settings)
+        self.dsn = dsn or dsn_from_environment()
+        self.registry = Registry()
+        self._directory = default_directory() if self.dsn is None else directory_from_dsn(self.dsn)
+        database = Database(
+            self.dsn or "", schema=self.settings.schema, pooler=self.settings.pooler, pool_size=self.settings.pool_size
+        )
+        self.client = Client(database, self.registry, self.settings)
+        self._users = 0
+        self._opening = asyncio.Lock()
+        self._resources: AsyncExitStack | None = None
+
+    # -- handlers ---------------------------------------------------------------------------------------------------
+
+    @overload
+    def handler(self, function: Callable[Concatenate[Job, P], Awaitable[R]], /) -> AsyncJobHandler[P, R]: ...
+    @overload
+    def handler(self, function: Callable[P, Awaitable[R]], /) -> AsyncHandler[P, R]: ...
+    @overload
+    def handler(self, function: Callable[Concatenate[Job, P], R], /) -> ThreadJobHandler[P, R]: ...
+    @overload
+    def handler(self, function: Callable[P, R], /) -> ThreadHandler[P, R]: ...
+    @overload
+    def handler(self, type: str | None = None, /, **options: Unpack[JobOptions]) -> Register: ...
+    def handler(self, function: Any = None, /, **options: Unpack[JobOptions]) -> Any:
+        """Register a function as the handler of a type (default: the function's name).
+
+        An ``async def`` runs on the event loop, a plain ``def`` in a thread. The options are defaults for its jobs.
+        Raises ConfigurationError when the function cannot be a handler or the type is taken.
+
+            @app.handler("charge_payment", queue="billing", attempts=5, timeout=30.0)
+            async def charge_payment(order_id: int, token: str) -> Receipt: ...
+        """
+        if callable(function):
+            return self._register(function, None, options)
+        type: str | None = function
+        return as_register(lambda decorated: self._register(decorated, type, options))
+
+    def job(self, type: str, args: Mapping[str, Any] | None = None, **options: Unpack[JobOptions]) -> JobSpec[Any]:
+        """A job by the name of its type: its handler may live in another program.
+
+        run = await app.job("charge_payment", {"order_id": 1, "token": "t"}, queue="billing").dispatch()
+        """
+        job_options.check_name("a job's type", type)
+        definition = self.registry.find(type)
+        return JobSpec(
+            type,
+            (),
+            args,
+            defaults=definition.options if definition is not None else None,
+            overrides=job_options.check(options, f"job {type!r}"),
+            dispatcher=self.client,
+        )
+
+    # -- flows ------------------------------------------------------------------------------------------------------
+
+    def flow(
+        self,
+        name: str,
+        *,
+        output: Node[Any] | str | None = None,
+        **defaults: Unpack[JobOptions],
+    ) -> Flow:
+        """An empty flow to add jobs to; the options are defaults for its jobs, ``tags`` are the flow's own.
+
+        flow = app.flow("order-42")
+        """
+        tags = defaults.pop("tags", None)
+        flow = Flow(name, output=output, tags=tags, **defaults)
+        flow._dispatcher = self.client
+        return flow
+
+    def chain(self, *specs: JobSpec[Any] | Flow | Sequence[JobSpec[Any] | Flow], name: str = "chain") -> Flow:
+        """A flow of jobs each of which runs after the one before: ``await app.chain(a.job(), b.job()).dispatch()``."""
+        flow = self.flow(name)
+        flow.chain(flatten(specs))
+        return flow
+
+    def group(self, *specs: JobSpec[Any] | Flow | Sequence[JobSpec[Any] | Flow], name: str = "group") -> Flow:
+        """A flow of jobs that run side by side: ``await app.group(a.job(), b.job()).dispatch()``."""
+        flow = self.flow(name)
+        flow.group(flatten(specs))
+        return flow
+
+    # -- dispatched already -----------------------------------------------------------------------------------------
+
+    async def dispatch_many(self, specs: Sequence[JobSpec[Any]]) -> list[JobRun[Any]]:
+        """Store many jobs in one transaction; the runs come in the order of ``specs``.
+
+        runs = await app.dispatch_many([send_email.job(to=user) for user in users])
+        """
+        return await self.client.dispatch_many(specs)
+
+    async def get_job(self, id: UUID | str) -> JobRun[Any]:
+        """The job stored under ``id``. Raises NotFound."""
+        return await self.client.get_job(_uuid(id))
+
+    async def get_flow(self, id: UUID | str) -> FlowRun:
+        """The flow stored under ``id``. Raises NotFound."""
+        return await self.client.get_flow(_uuid(id))
+
+    # -- running ----------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Open the pool: dispatch from anywhere. Entering again inside is fine."""
+        async with self._opening:
+            if self._users == 0:
+                await self._open()
+            self._users += 1
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Send the last wake-ups and close the pool."""
+        async with self._opening:
+            self._users -= 1
+            if self._users == 0 and self._resources is not None:
+                resources, self._resources = self._resources, None
+                await resources.aclose()
+
+    @asynccontextmanager
+    async def worker(
+        self, *, concurrency: int = 100, queues: Sequence[str] | None = None, grace: float = 30.0
+    ) -> AsyncIterator[Supervisor]:
+        """Run jobs in this process: ``async with app.worker(concurrency=100, queues=["default", "billing"]):``.
+
+        ``queues`` defaults to ``"default"`` and those its handlers name. Leaving drains it: nothing more is claimed,
+        running jobs have ``grace`` seconds to end, the rest is handed back without using an attempt. Raises
+        MigrationNeeded unless ``app.migrate()`` (or ``flowrun migrate``) was run.
+        """
+        async with self:
+            async with self.client.database.acquire() as connection:
+                await migrations.verify(connection, self.settings.schema)
+            supervisor = Supervisor(self.client, concurrency=concurrency, queues=queues or self._queues(), grace=grace)
+            host = Host("flowrun-worker", endless=False)
+            await host.start(supervisor.run)
+            try:
+                yield supervisor
+            finally:
+                supervisor.stop()
+                await host.join()
+
+    @asynccontextmanager
+    async def lifespan(self, _app: object = None) -> AsyncIterator[None]:
+        """Pool and worker with a web app: ``FastAPI(lifespan=app.lifespan)``."""
+        async with self.worker():
+            yield
+
+    @asynccontextmanager
+    async def lifespan_without_worker(self, _app: object = None) -> AsyncIterator[None]:
+        """The pool with a web app: it dispatches, others run the jobs."""
+        async with self:
+            yield
+
+    async def migrate(self) -> list[str]:
+        """Create flowrun's tables, or bring them up to this version; the names of what was applied."""
+        async with self, self.client.database.acquire() as connection:
+            done = await migrations.migrate(connection, self.settings.schema)
+            return [f"{step.number:04d}_{step.name}" for step in done]
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _register(self, function: Callable[..., Any], type: str | None, options: JobOptions) -> Handler[..., Any]:
+        name = type or getattr(function, "__name__", "?")
+        definition = define(function, type, job_options.check(options, f"handler {name!r}"))
+        self.registry.add(definition)
+        return Handler(definition, self.client)
+
+    def _queues(self) -> list[str]:
+        named = [definition.options.get("queue", "default") for definition in self.registry]
+        return list(dict.fromkeys(["default", *named]))
+
+    async def _open(self) -> None:
+        async with AsyncExitStack() as stack:
+            if self._directory is not None:
+                await self._start_embedded(stack)
+            database = self.client.database
+            await database.open()
+            stack.push_async_callback(database.close)
+            host = Host("flowrun-client")
+            await host.start(self.client.notifier.run, self.client.waits.run)
+            stack.push_async_callback(host.stop)
+            stack.push_async_callback(self.client.notifier.flush)
+            if self._directory is not None:
+                async with database.acquire() as connection:
+                    await migrations.migrate(connection, self.settings.schema)
+            self._resources = stack.pop_all()
+
+    async def _start_embedded(self, stack: AsyncExitStack) -> None:
+        server = EmbeddedPostgres(self._directory)
+        self.client.database.dsn = await asyncio.to_thread(server.start)
+        stack.callback(server.close)
+
+
+def _uuid(id: UUID | str) -> UUID:
+    try:
+        return id if isinstance(id, UUID) else UUID(id)
+    except (ValueError, AttributeError, TypeError):
+        raise ConfigurationError(f"an id is a UUID; got {id!r}") from None

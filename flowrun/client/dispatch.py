@@ -1,0 +1,143 @@
+"""Dispatching: compile, insert, wake."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+from uuid import UUID
+
+from flowrun import codec, mint
+from flowrun.client.notify import Notifier
+from flowrun.client.runs import FlowRun, JobRun
+from flowrun.client.specs import Flow, JobSpec
+from flowrun.client.wait import Waits
+from flowrun.config import Settings
+from flowrun.core import compile as compiler
+from flowrun.core.compile import Encoded
+from flowrun.core.flow import Node
+from flowrun.core.job import JobSpec as CoreJobSpec
+from flowrun.core.plan import Plan
+from flowrun.core.references import contains, take_out
+from flowrun.errors import ConfigurationError, InvalidArguments, NotFound
+from flowrun.registry import Registry
+from flowrun.store import insert, reads
+from flowrun.store.listen import Channels
+from flowrun.store.pool import Database
+
+R = TypeVar("R")
+
+
+class Client:
+    """What dispatching and waiting need, put together once."""
+
+    def __init__(self, database: Database, registry: Registry, settings: Settings) -> None:
+        self.database = database
+        self.registry = registry
+        self.settings = settings
+        self.channels = Channels(settings.schema)
+        self.notifier = Notifier(database, self.channels)
+        self.waits = Waits(database, self.channels, self.notifier, settings.listen_dsn)
+
+    async def dispatch_job(self, spec: CoreJobSpec[R]) -> JobRun[R]:
+        """Store one job."""
+        plan = compiler.compile_job(spec, self.encode, codec.dump, mint.job_id)
+        await self.database.repeat(lambda connection: insert.insert_jobs(connection, self.database.sql, plan.jobs))
+        self._wake(plan)
+        return JobRun(self, plan.jobs[0].id, spec.type)
+
+    async def dispatch_many(self, specs: Sequence[CoreJobSpec[Any]]) -> list[JobRun[Any]]:
+        """Store many jobs in one transaction; the runs come in the order of ``specs``."""
+        plan = Plan()
+        for number, spec in enumerate(specs):
+            if not isinstance(spec, CoreJobSpec):
+                raise ConfigurationError(
+                    f"dispatch_many takes handler.job(...) items; item {number} is a {type(spec).__name__}"
+                )
+            one = compiler.compile_job(spec, self.encode, codec.dump, mint.job_id)
+            plan.jobs += one.jobs
+        plan.free = plan.jobs
+        if plan.jobs:
+            await self.database.repeat(lambda connection: insert.insert_jobs(connection, self.database.sql, plan.jobs))
+            self._wake(plan)
+        return [JobRun(self, row.id, row.type) for row in plan.jobs]
+
+    async def dispatch_flow(self, flow: Flow) -> FlowRun:
+        """Store a flow."""
+        compiled = compiler.compile_flow(flow, self.encode, codec.dump, mint.flow_ids)
+        await self.database.repeat(lambda connection: insert.insert_flow(connection, self.database.sql, compiled.plan))
+        self._wake(compiled.plan)
+        return FlowRun(self, compiled.flow_id, flow.name, compiled.names)
+
+    async def get_job(self, id: UUID) -> JobRun[Any]:
+        """The job stored under ``id``."""
+        found = await reads.job(self.database, id)
+        if found is None:
+            raise NotFound(f"no job {id} is stored")
+        return JobRun(self, id, found["type"])
+
+    async def get_flow(self, id: UUID) -> FlowRun:
+        """The flow stored under ``id``."""
+        found = await reads.flow(self.database, id)
+        if found is None:
+            raise NotFound(f"no flow {id} is stored")
+        return FlowRun(self, id, found["name"], await reads.flow_nodes(self.database, id))
+
+    def decode_result(self, type: str, result: str | None) -> Any:
+        """A stored result as the handler's return annotation says, where the handler is known here."""
+        value = None if result is None else codec.load(result)
+        definition = self.registry.find(type)
+        return value if definition is None else definition.result(value)
+
+    def encode(self, spec: CoreJobSpec[Any], where: str) -> Encoded:
+        """A job's arguments as stored: bound, checked, converted, references taken out."""
+        if not spec.args and not spec.kwargs:
+            definition = self.registry.find(spec.type)
+            if definition is not None:
+                definition.bind((), {}, where)
+            return Encoded("{}", [], [])
+        arguments, found = self._plain_arguments(spec, where)
+        try:
+            text = codec.dump(arguments, limit=self.settings.max_payload)
+        except codec.NotStorable as error:
+            at = f", argument {error.path!r}" if error.path else ", arguments"
+            raise InvalidArguments(f"{where} (type {spec.type!r}){at}: {error.reason}") from None
+        sources: list[Node[Any]] = []
+        numbers: dict[Any, int] = {}
+        bindings = []
+        for path, node, into in found:
+            if node not in numbers:
+                numbers[node] = len(sources)
+                sources.append(node)
+            bindings.append((path, numbers[node], list(into)))
+        return Encoded(text, sources, bindings)
+
+    def _plain_arguments(self, spec: CoreJobSpec[Any], where: str) -> tuple[dict[str, Any], list[Any]]:
+        definition = self.registry.find(spec.type)
+        if definition is None:
+            if spec.args:
+                raise InvalidArguments(f"{where}: a job dispatched by name takes its arguments by name, in a dict")
+            given = spec.kwargs
+        else:
+            given = definition.bind(spec.args, spec.kwargs, where)
+        arguments: dict[str, Any] = {}
+        found: list[Any] = []
+        for name, value in given.items():
+            if contains(value):
+                arguments[name] = take_out(value, [name], found)
+            elif definition is None:
+                arguments[name] = value
+            else:
+                self._storable(value, name, where)
+                arguments[name] = definition.to_plain(name, definition.validate(name, value, where))
+        return arguments, found
+
+    def _storable(self, value: Any, name: str, where: str) -> None:
+        """Notice what pydantic would hide: it turns NaN into null when it writes JSON."""
+        if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+            raise InvalidArguments(f"{where}, argument {name!r}: {value} cannot be stored: JSON has no NaN and no infinity")
+
+    def _wake(self, plan: Plan) -> None:
+        self.notifier.wake(plan.queues(), scheduled=plan.scheduled())
+
+
+__all__ = ["Client", "JobSpec"]

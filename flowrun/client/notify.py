@@ -1,0 +1,102 @@
+"""Waking others: notifications, sent together after the commits they are about."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+from uuid import UUID
+
+import anyio
+from anyio.abc import TaskStatus
+
+from flowrun.store.listen import Channels
+from flowrun.store.pool import LOST, Database
+
+logger = logging.getLogger("flowrun.notify")
+
+IDS_PER_PAYLOAD = 100
+"""A notification holds less than 8,000 bytes; an id takes 37."""
+
+
+class Notifier:
+    """Sends notifications in its own small transactions, one at a time: all that came meanwhile goes in the next.
+
+    A wake that is lost (the connection breaks) costs time, never a job: everybody also polls, slowly.
+    """
+
+    def __init__(self, database: Database, channels: Channels) -> None:
+        self._database = database
+        self._channels = channels
+        self._pending: dict[tuple[str, str], None] = {}
+        self._ids: dict[tuple[str, str], list[UUID]] = {}
+        self._wanted = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.local: list[Callable[[Iterable[str], bool], None]] = []
+        """Workers in this process, told at once: (queues, whether something new is scheduled)."""
+
+    def wake(self, queues: Iterable[str], *, scheduled: bool = False) -> None:
+        """Something is ready in ``queues``; something is due later."""
+        for tell in self.local:
+            tell(queues, scheduled)
+        for queue in queues:
+            self._pending[self._channels.queue(queue), ""] = None
+        if scheduled:
+            self._pending[self._channels.control, "timer"] = None
+        if self._pending:
+            self._send()
+
+    def awaited(self, ids: Iterable[UUID]) -> None:
+        """Somebody here waits for ``ids`` to end."""
+        self._ids.setdefault((self._channels.control, "await "), []).extend(ids)
+        self._send()
+
+    def done(self, ids: Iterable[UUID]) -> None:
+        """Jobs have ended for which somebody waits."""
+        self._ids.setdefault((self._channels.done, ""), []).extend(ids)
+        self._send()
+
+    async def flush(self, timeout: float = 2.0) -> None:
+        """Wait until all is sent, at most ``timeout`` seconds: a process that dispatches and leaves still wakes."""
+        with anyio.move_on_after(timeout):
+            await self._idle.wait()
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Send until cancelled."""
+        connection: Any = None
+        task_status.started()
+        try:
+            while True:
+                await self._wanted.wait()
+                self._wanted.clear()
+                try:
+                    if connection is None or connection.is_closed():
+                        connection = await self._database.connect({"synchronous_commit": "off"})
+                    while messages := self._take():
+                        columns = [list(column) for column in zip(*messages, strict=True)]
+                        await connection.execute(self._database.sql["wake"], *columns, timeout=10.0)
+                except LOST as error:
+                    logger.warning("a wake-up was lost (%s); workers find the work by polling", error)
+                    if connection is not None:
+                        connection.terminate()
+                    connection = None
+                    await anyio.sleep(0.2)
+                if not self._wanted.is_set():
+                    self._idle.set()
+        finally:
+            if connection is not None:
+                connection.terminate()
+
+    def _send(self) -> None:
+        self._idle.clear()
+        self._wanted.set()
+
+    def _take(self) -> list[tuple[str, str]]:
+        pending, self._pending = list(self._pending), {}
+        ids, self._ids = self._ids, {}
+        for (channel, word), many in ids.items():
+            for at in range(0, len(many), IDS_PER_PAYLOAD):
+                pending.append((channel, word + ",".join(map(str, many[at : at + IDS_PER_PAYLOAD]))))
+        return pending

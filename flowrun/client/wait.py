@@ -1,0 +1,136 @@
+"""Waiting for jobs and flows to end: one listener for all who wait in this process, and a slow poll behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+import anyio
+from anyio.abc import TaskStatus
+
+from flowrun.client.notify import Notifier
+from flowrun.errors import DatabaseError
+from flowrun.store import listen, reads
+from flowrun.store.listen import Channels
+from flowrun.store.pool import LOST, Database
+from flowrun.store.reads import OutcomeRow
+
+logger = logging.getLogger("flowrun.wait")
+
+SOON = 0.05
+"""Seconds after which a new wait is looked up again: its announcement may have crossed the job's end."""
+SLOW = 1.0
+"""Seconds between polls while somebody waits: what a lost notification costs at most."""
+
+
+class Waits:
+    """Who waits for what. Results are read from the database, never from a notification."""
+
+    def __init__(self, database: Database, channels: Channels, notifier: Notifier, listen_dsn: str | None) -> None:
+        self._database = database
+        self._channels = channels
+        self._notifier = notifier
+        self._listen_dsn = listen_dsn
+        self._futures: dict[UUID, list[asyncio.Future[OutcomeRow]]] = {}
+        self._look_up: set[UUID] = set()
+        self._check = asyncio.Event()
+        self._used = asyncio.Event()
+        self._check_all_at = 0.0
+
+    async def wait(self, id: UUID, timeout: float | None) -> OutcomeRow:
+        """How the job or flow ``id`` ended. Raises TimeoutError after ``timeout`` seconds; the job goes on."""
+        future: asyncio.Future[OutcomeRow] = asyncio.get_running_loop().create_future()
+        waiting = self._futures.setdefault(id, [])
+        waiting.append(future)
+        self._used.set()
+        self._notifier.awaited([id])
+        self._look_up.add(id)
+        self._poll_within(SOON)
+        self._check.set()
+        try:
+            with anyio.fail_after(timeout):
+                return await future
+        except TimeoutError:
+            raise TimeoutError(f"{id} has not ended within {timeout} s (it goes on)") from None
+        finally:
+            waiting.remove(future)
+            if not waiting:
+                self._futures.pop(id, None)
+
+    def settled(self, ids: Iterable[UUID]) -> None:
+        """Jobs have ended: in this process, or by a notification."""
+        mine = [id for id in ids if id in self._futures] if self._futures else ()
+        if mine:
+            self._look_up.update(mine)
+            self._check.set()
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Answer those who wait, until cancelled."""
+        async with anyio.create_task_group() as group:
+            if self._listen_dsn is not None or not self._database.pooler:
+                group.start_soon(self._listen)
+            task_status.started()
+            while True:
+                await self._answer()
+
+    async def _answer(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._futures:
+            with anyio.move_on_after(max(0.0, self._check_all_at - loop.time())):
+                await self._check.wait()
+        else:
+            await self._check.wait()
+        self._check.clear()
+        ids, self._look_up = self._look_up, set()
+        if loop.time() >= self._check_all_at:
+            ids = set(self._futures)
+            self._check_all_at = loop.time() + SLOW
+            if ids:
+                self._notifier.awaited(ids)
+        if ids:
+            await self._resolve(list(ids))
+
+    async def _resolve(self, ids: list[UUID]) -> None:
+        try:
+            rows = await reads.outcomes(self._database, ids)
+        except (DatabaseError, *LOST) as error:
+            logger.warning("cannot look up what is waited for (%s); trying again", error)
+            await anyio.sleep(0.2)
+            self._look_up.update(ids)
+            self._poll_within(SLOW)
+            return
+        for row in rows:
+            for future in self._futures.get(row.id, ()):
+                if not future.done():
+                    future.set_result(row)
+
+    def _poll_within(self, seconds: float) -> None:
+        self._check_all_at = min(self._check_all_at, asyncio.get_running_loop().time() + seconds)
+        if not self._check_all_at:
+            self._check_all_at = asyncio.get_running_loop().time() + seconds
+
+    def _heard(self, _channel: str, payload: str) -> None:
+        self.settled(UUID(id) for id in payload.split(",") if id)
+
+    async def _listen(self) -> None:
+        """Hold a listening connection from the first wait on; a lost one is noticed by its own round trips."""
+        await self._used.wait()
+        while True:
+            connection: Any = None
+            try:
+                connection = await self._database.connect(dsn=self._listen_dsn)
+                await listen.listen(connection, [self._channels.done], self._heard)
+                self._check_all_at = 0.0
+                self._check.set()
+                while True:
+                    await anyio.sleep(10.0)
+                    await listen.round_trip(connection, 3.0)
+            except LOST as error:
+                logger.warning("the listening connection was lost (%s); polling until it is back", error)
+                await anyio.sleep(0.5)
+            finally:
+                if connection is not None:
+                    connection.terminate()

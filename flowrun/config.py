@@ -1,0 +1,69 @@
+"""Settings: what can be set, from where, and what is allowed. No behaviour."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from math import isfinite
+from typing import TypedDict
+
+from flowrun.errors import ConfigurationError
+
+_MIB = 1024 * 1024
+
+
+class SettingsOptions(TypedDict, total=False):
+    """The fields of :class:`Settings`, as keyword arguments."""
+
+    schema: str
+    listen_dsn: str | None
+    pooler: bool
+    pool_size: int
+    lease: float
+    poll: float
+    max_payload: int
+    error_text: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How flowrun runs. Times are seconds."""
+
+    schema: str = "flowrun"
+    """The PostgreSQL schema that holds everything."""
+    listen_dsn: str | None = None
+    """Where to LISTEN, when ``dsn`` leads through a pooler in transaction mode."""
+    pooler: bool = False
+    """``dsn`` leads through a pooler in transaction mode: no prepared statements, no session settings, no LISTEN."""
+    pool_size: int = 10
+    """Connections that dispatching and reading share."""
+    lease: float = 30.0
+    """How long after its last heartbeat a worker's jobs are given to others."""
+    poll: float = 5.0
+    """How often an idle worker looks for work that no notification announced."""
+    max_payload: int = _MIB
+    """Largest arguments or result of a job, in bytes of JSON."""
+    error_text: int = 20_000
+    """Longest message or traceback kept of a failed attempt, in characters."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("lease", 0.5, 86_400.0), ("poll", 0.05, 3_600.0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+                raise ConfigurationError(f"{name} must be a number of seconds; got {value!r}")
+            if not low <= value <= high:
+                raise ConfigurationError(f"{name} must be between {low} and {high} seconds; got {value!r}")
+        for name, least in (("pool_size", 1), ("max_payload", 64), ("error_text", 100)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigurationError(f"{name} must be a whole number, at least {least}; got {value!r}")
+
+    @property
+    def heartbeat(self) -> float:
+        """Seconds between heartbeats: three may be late before the lease is lost."""
+        return self.lease / 4
+
+
+def dsn_from_environment() -> str | None:
+    """``FLOWRUN_DSN``, if it is set."""
+    return os.environ.get("FLOWRUN_DSN") or None

@@ -1,0 +1,131 @@
+"""How long a failed attempt waits for the next one.
+
+    >>> exponential(2.0, cap=300.0, jitter=0.0)(3)
+    8.0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any, Protocol
+
+from flowrun.errors import ConfigurationError
+
+__all__ = ["Backoff", "Policy", "constant", "exponential", "from_dict", "linear"]
+
+Backoff = Callable[[int], float]
+"""From the number of the attempt that failed (1 for the first) to the seconds until the next."""
+
+_DAY = 86_400.0
+
+
+class Policy(Protocol):
+    """A backoff that can be stored with a job."""
+
+    jitter: float
+
+    def __call__(self, attempt: int) -> float:
+        """Seconds to wait after ``attempt`` failed, before jitter."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """The policy as JSON can carry it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Constant:
+    seconds: float
+    jitter: float = 0.1
+
+    def __call__(self, attempt: int) -> float:
+        return self.seconds
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "constant", **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Linear:
+    seconds: float
+    cap: float = _DAY
+    jitter: float = 0.1
+
+    def __call__(self, attempt: int) -> float:
+        return min(self.seconds * attempt, self.cap)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "linear", **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Exponential:
+    base: float
+    cap: float = _DAY
+    jitter: float = 0.1
+
+    def __call__(self, attempt: int) -> float:
+        try:
+            return min(float(self.base**attempt), self.cap)
+        except OverflowError:
+            return self.cap
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "exponential", **asdict(self)}
+
+
+def constant(seconds: float, *, jitter: float = 0.1) -> Policy:
+    """Wait ``seconds`` after every failed attempt.
+
+    ``jitter`` is the share of the delay that is random (0.1: between 95 % and 105 % of it), so that jobs that failed
+    together do not come back together.
+
+    >>> constant(5.0)(7)
+    5.0
+    """
+    return _Constant(_seconds("seconds", seconds), _share(jitter))
+
+
+def linear(seconds: float, *, cap: float = _DAY, jitter: float = 0.1) -> Policy:
+    """Wait ``seconds`` times the number of the failed attempt, at most ``cap`` seconds.
+
+    >>> linear(10.0)(3)
+    30.0
+    """
+    return _Linear(_seconds("seconds", seconds), _seconds("cap", cap), _share(jitter))
+
+
+def exponential(base: float = 2.0, *, cap: float = _DAY, jitter: float = 0.1) -> Policy:
+    """Wait ``base`` to the power of the failed attempt's number, at most ``cap`` seconds.
+
+    >>> exponential(2.0, cap=300.0)(20)
+    300.0
+    """
+    return _Exponential(_seconds("base", base), _seconds("cap", cap), _share(jitter))
+
+
+def from_dict(stored: dict[str, Any]) -> Policy:
+    """The policy that ``to_dict`` wrote."""
+    fields = dict(stored)
+    kinds: dict[str, type[Any]] = {"constant": _Constant, "linear": _Linear, "exponential": _Exponential}
+    policy: Policy = kinds[fields.pop("kind")](**fields)
+    return policy
+
+
+def spread(seconds: float, jitter: float, draw: float) -> float:
+    """``seconds`` moved by up to half of its ``jitter`` share to either side; ``draw`` is a random number in [0, 1)."""
+    return max(0.0, seconds * (1.0 + jitter * (draw - 0.5)))
+
+
+def _seconds(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
+        raise ConfigurationError(f"backoff {name} must be a number of seconds, 0 or more; got {value!r}")
+    return float(value)
+
+
+def _share(value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ConfigurationError(f"backoff jitter must be between 0.0 and 1.0; got {value!r}")
+    return float(value)

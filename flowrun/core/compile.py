@@ -1,0 +1,372 @@
+"""From a flow as written to the rows that make it run.
+
+Nested flows are laid out in one list of vertices; each flow ends in a vertex of its own (kind ``end``) whose parents
+are the flow's last nodes, on condition ``finished``. So a flow inside a flow, a callback of a flow and waiting for a
+flow are all plain edges, and nothing but edges has to work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, NamedTuple, cast
+from uuid import UUID
+
+from flowrun.core import options as job_options
+from flowrun.core.flow import Flow, Join, Node, When
+from flowrun.core.job import JobSpec
+from flowrun.core.options import SYSTEM_QUEUE, JobOptions
+from flowrun.core.plan import BlockedRow, EdgeRow, FlowRow, JobRow, Plan
+from flowrun.core.states import Condition, Kind
+from flowrun.errors import InvalidFlow
+
+MAX_DEPTH = 100
+"""How deep flows may be nested."""
+
+END_TYPE = "flowrun.end"
+JOIN_TYPE = "flowrun.join"
+
+
+class Encoded(NamedTuple):
+    """A job's arguments as they are stored; ``bindings`` name their sources by their place in ``sources``."""
+
+    args: str
+    sources: list[Node[Any]]
+    bindings: list[tuple[list[str | int], int, list[str | int]]]
+
+
+Encode = Callable[[JobSpec[Any], str], Encoded]
+Dump = Callable[[Any], str]
+
+
+@dataclass(slots=True, eq=False)
+class _Vertex:
+    kind: Kind
+    name: str
+    flow: Flow | None
+    """The flow it is a node of; None for the end of the outermost."""
+    node: Node[Any] | None
+    parents: dict[tuple[int, Condition], None] = field(default_factory=dict)
+    need: int | None = None
+    """How many parents are needed; None: all."""
+    encoded: Encoded | None = None
+
+
+@dataclass(slots=True)
+class Compiled:
+    """A plan, and where the nodes are in it."""
+
+    plan: Plan
+    flow_id: UUID
+    names: dict[str, tuple[UUID, str]]
+    """By name: id and type."""
+
+
+def compile_job(spec: JobSpec[Any], encode: Encode, dump: Dump, mint: Callable[[], UUID]) -> Plan:
+    """The plan of a single job, which has no flow and pays for none."""
+    where = f"job {spec.type!r}"
+    encoded = encode(spec, where)
+    if encoded.sources:
+        raise InvalidFlow(f"{where}: a reference to a node's result can only be used in that node's flow")
+    row = _job_row(mint(), None, None, spec, spec.overrides, where, dump, encoded)
+    return Plan(jobs=[row], free=[row])
+
+
+def compile_flow(
+    flow: Flow, encode: Encode, dump: Dump, mint: Callable[[int], tuple[UUID, Iterable[UUID]]]
+) -> Compiled:
+    """The plan of a whole flow.
+
+    ``mint(n)`` gives the flow's id and ``n`` ids for its jobs, growing. Raises InvalidFlow or InvalidArguments, with
+    the nodes named, before anything is written.
+    """
+    if flow.parent is not None:
+        raise InvalidFlow(f"flow {flow.name!r} is a node of flow {flow.parent.name!r}; dispatch that one")
+    layout = _Layout(encode)
+    layout.lay(flow)
+    return _rows(flow, layout.sorted(), dump, mint)
+
+
+class _Layout:
+    """Vertices of a flow and of all flows inside it, and the edges between them."""
+
+    def __init__(self, encode: Encode) -> None:
+        self.encode = encode
+        self.vertices: list[_Vertex] = []
+        self.place: dict[Node[Any], int] = {}
+        """Where a node's vertex is; for a flow as a node, its end."""
+        self.ends: dict[Flow, int] = {}
+        self.starts: dict[Flow, int] = {}
+        """The join that an inner flow's first nodes wait for, where the flow as a node waits for something."""
+
+    def lay(self, root: Flow) -> None:
+        """Place every node, then draw every edge."""
+        self._place(root)
+        referenced = {node for vertex in self.vertices if vertex.encoded for node in vertex.encoded.sources}
+        for flow in self.ends:
+            self._connect(flow)
+        for flow in self.ends:
+            self._connect_end(flow, referenced)
+
+    def sorted(self) -> _Layout:
+        """The same in topological order; InvalidFlow names the cycle if there is none."""
+        if all(parent < number for number, vertex in enumerate(self.vertices) for parent, _ in vertex.parents):
+            return self
+        graph = {number: [parent for parent, _ in vertex.parents] for number, vertex in enumerate(self.vertices)}
+        try:
+            order = list(TopologicalSorter(graph).static_order())
+        except CycleError as error:
+            names = " -> ".join(self.vertices[number].name for number in error.args[1])
+            raise InvalidFlow(f"cycle: {names}") from None
+        moved = {old: new for new, old in enumerate(order)}
+        self.vertices = [self.vertices[old] for old in order]
+        for vertex in self.vertices:
+            vertex.parents = {(moved[parent], condition): None for parent, condition in vertex.parents}
+        self.place = {node: moved[old] for node, old in self.place.items()}
+        self.ends = {flow: moved[old] for flow, old in self.ends.items()}
+        return self
+
+    def _place(self, root: Flow) -> None:
+        """Give every node its vertex, an inner flow's nodes before its end. Without recursion: nesting can be deep."""
+        _check_names(root)
+        stack: list[tuple[Flow, str, Iterator[Node[Any]], Node[Any] | None]] = [(root, "", iter(root.nodes), None)]
+        while stack:
+            flow, prefix, nodes, as_node = stack[-1]
+            node = next(nodes, None)
+            if node is None:
+                stack.pop()
+                outer = stack[-1][0] if stack else None
+                self.ends[flow] = self._append(_Vertex(Kind.END, prefix[:-1] or flow.name, outer, as_node), as_node)
+                for _, callback in flow.callbacks:
+                    self._place_job(callback, flow, prefix)
+            elif node.inner is not None:
+                if len(stack) > MAX_DEPTH:
+                    raise InvalidFlow(f"flow {root.name!r}: flows are nested deeper than {MAX_DEPTH}")
+                _check_names(node.inner)
+                inside = f"{prefix}{node.name}/"
+                if node.after or flow in self.starts:
+                    self.starts[node.inner] = self._append(_Vertex(Kind.JOIN, f"{inside}(start)", flow, None), None)
+                stack.append((node.inner, inside, iter(node.inner.nodes), node))
+            else:
+                self._place_job(node, flow, prefix)
+
+    def _place_job(self, node: Node[Any], flow: Flow, prefix: str) -> None:
+        name = prefix + node.name
+        encoded = self.encode(cast("JobSpec[Any]", node.spec), f"node {name!r}")
+        self._append(_Vertex(Kind.HANDLER, name, flow, node, encoded=encoded), node)
+
+    def _append(self, vertex: _Vertex, node: Node[Any] | None) -> int:
+        self.vertices.append(vertex)
+        if node is not None:
+            self.place[node] = len(self.vertices) - 1
+        return len(self.vertices) - 1
+
+    def _entrance(self, node: Node[Any]) -> int | None:
+        """The vertex that carries what ``node`` waits for; None for an inner flow that waits for nothing."""
+        return self.place[node] if node.inner is None else self.starts.get(node.inner)
+
+    def _connect(self, flow: Flow) -> None:
+        by_name = {node.name: node for node in flow.nodes}
+        start = self.starts.get(flow)
+        for node in flow.nodes:
+            entrance = self._entrance(node)
+            if entrance is None:
+                continue
+            self._wait(self.vertices[entrance], node, by_name)
+            parents = self.vertices[entrance].parents
+            if start is not None and not any(self.vertices[parent].flow is flow for parent, _ in parents):
+                parents[start, Condition.SUCCEEDED] = None
+        for condition, callback in flow.callbacks:
+            vertex = self.vertices[self.place[callback]]
+            self._wait(vertex, callback, by_name)
+            vertex.parents[self.ends[flow], condition] = None
+
+    def _connect_end(self, flow: Flow, referenced: set[Node[Any]]) -> None:
+        inner = set()
+        for node in flow.nodes:
+            entrance = self._entrance(node)
+            if entrance is not None:
+                inner.update(self._through_joins(entrance))
+        sinks = [node for node in flow.nodes if self.place[node] not in inner]
+        end = self.vertices[self.ends[flow]]
+        for node in sinks:
+            end.parents[self.place[node], Condition.FINISHED] = None
+        if flow in self.starts:
+            end.parents[self.starts[flow], Condition.SUCCEEDED] = None
+        output = _output(flow) or (sinks[0] if len(sinks) == 1 else None)
+        if output is not None:
+            end.encoded = Encoded('{"result":null}', [output], [(["result"], 0, [])])
+        elif end.node in referenced:
+            names = ",".join(f"{json_name(node.name)}:null" for node in sinks)
+            end.encoded = Encoded(
+                f'{{"result":{{{names}}}}}', sinks, [(["result", node.name], at, []) for at, node in enumerate(sinks)]
+            )
+
+    def _through_joins(self, place: int) -> Iterator[int]:
+        """The parents of a vertex, those of the joins made for it included."""
+        for parent, _ in self.vertices[place].parents:
+            yield parent
+            if self.vertices[parent].kind is Kind.JOIN:
+                yield from (grandparent for grandparent, _ in self.vertices[parent].parents)
+
+    def _wait(self, vertex: _Vertex, node: Node[Any], by_name: Mapping[str, Node[Any]]) -> None:
+        required: dict[tuple[int, Condition], None] = {}
+        joins: list[tuple[int, dict[tuple[int, Condition], None]]] = []
+        for condition in node.after:
+            if isinstance(condition, Join):
+                joins.append((condition.count, {self._parent(node, when, by_name): None for when in condition.whens}))
+            else:
+                required[self._parent(node, condition, by_name)] = None
+        known = {parent for parents in (required, *(parents for _, parents in joins)) for parent, _ in parents}
+        for source in vertex.encoded.sources if vertex.encoded else ():
+            if self._source(node, source) not in known:
+                required[self.place[source], Condition.SUCCEEDED] = None
+        if len(joins) == 1 and not required:
+            vertex.need, vertex.parents = joins[0]
+            return
+        for count, parents in joins:
+            join = _Vertex(Kind.JOIN, f"{vertex.name}/({count} of {len(parents)})", vertex.flow, None, parents, count)
+            required[self._append(join, None), Condition.SUCCEEDED] = None
+        vertex.parents = required
+
+    def _parent(self, node: Node[Any], when: When, by_name: Mapping[str, Node[Any]]) -> tuple[int, Condition]:
+        parent = by_name.get(when.node) if isinstance(when.node, str) else when.node
+        if parent is None:
+            raise InvalidFlow(f"node {node.name!r} of flow {node.flow.name!r} waits for an unknown node {when.node!r}")
+        if parent.flow is not node.flow:
+            raise InvalidFlow(
+                f"node {node.name!r} of flow {node.flow.name!r} waits for node {parent.name!r} of another flow, "
+                f"{parent.flow.name!r}"
+            )
+        return self.place[parent], when.condition
+
+    def _source(self, node: Node[Any], source: Node[Any]) -> int:
+        above: Flow | None = node.flow
+        while above is not None and above is not source.flow:
+            above = above.parent
+        if above is None or source not in self.place:
+            raise InvalidFlow(
+                f"node {node.name!r} of flow {node.flow.name!r} uses the result of node {source.name!r} of flow "
+                f"{source.flow.name!r}, which is not an ancestor: only results of nodes of the same flow, or of a flow "
+                "around it, can be used"
+            )
+        return self.place[source]
+
+
+def json_name(name: str) -> str:
+    """A node's name as a JSON text (names have no control characters)."""
+    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _check_names(flow: Flow) -> None:
+    seen: dict[str, Node[Any]] = {}
+    for node in [*flow.nodes, *(callback for _, callback in flow.callbacks)]:
+        if seen.setdefault(node.name, node) is not node:
+            raise InvalidFlow(f"flow {flow.name!r} has two nodes named {node.name!r}; give one of them another name=")
+
+
+def _output(flow: Flow) -> Node[Any] | None:
+    if flow.output is None:
+        return None
+    for node in flow.nodes:
+        if node is flow.output or node.name == flow.output:
+            return node
+    name = flow.output if isinstance(flow.output, str) else flow.output.name
+    raise InvalidFlow(f"flow {flow.name!r}: output= names {name!r}, which is not one of its nodes")
+
+
+def _defaults(flow: Flow | None) -> JobOptions:
+    layers: list[JobOptions] = []
+    while flow is not None:
+        layers.append(flow.defaults)
+        flow = flow.parent
+    return job_options.merge(*layers)
+
+
+def _rows(root: Flow, layout: _Layout, dump: Dump, mint: Callable[[int], tuple[UUID, Iterable[UUID]]]) -> Compiled:
+    flow_id, minted = mint(len(layout.vertices))
+    ids = list(minted)
+    ids[layout.ends[root]] = flow_id
+    ends = {flow: ids[place] for flow, place in layout.ends.items()}
+    plan = Plan(flows=[FlowRow(id, flow_id, flow.name, flow.tags) for flow, id in ends.items()])
+    names: dict[str, tuple[UUID, str]] = {}
+    defaults = {flow: _defaults(flow) for flow in ends}
+    for id, vertex in zip(ids, layout.vertices, strict=True):
+        row = _row(id, vertex, ends, defaults, ids, layout, dump)
+        plan.jobs.append(row)
+        if vertex.parents:
+            plan.edges.extend(EdgeRow(ids[parent], id, condition) for parent, condition in vertex.parents)
+            total = len(vertex.parents)
+            plan.blocked.append(BlockedRow(id, total if vertex.need is None else vertex.need, total))
+        else:
+            plan.free.append(row)
+        if vertex.node is not None:
+            names[vertex.name] = (id, row.type)
+    return Compiled(plan, flow_id, names)
+
+
+def _row(
+    id: UUID,
+    vertex: _Vertex,
+    ends: Mapping[Flow, UUID],
+    defaults: Mapping[Flow, JobOptions],
+    ids: list[UUID],
+    layout: _Layout,
+    dump: Dump,
+) -> JobRow:
+    flow_id = ends[vertex.flow] if vertex.flow is not None else None
+    sources = [ids[layout.place[node]] for node in vertex.encoded.sources] if vertex.encoded else None
+    if vertex.kind is Kind.HANDLER and vertex.node is not None and vertex.flow is not None:
+        spec = cast("JobSpec[Any]", vertex.node.spec)
+        optional: JobOptions = {} if vertex.node.optional is None else {"optional": vertex.node.optional}
+        explicit = job_options.merge(optional, spec.overrides, defaults[vertex.flow])
+        row = _job_row(id, flow_id, vertex.name, spec, explicit, f"node {vertex.name!r}", dump, vertex.encoded)
+        return row._replace(sources=sources or None)
+    encoded = vertex.encoded
+    return JobRow(
+        id,
+        flow_id,
+        int(vertex.kind),
+        vertex.name,
+        SYSTEM_QUEUE,
+        END_TYPE if vertex.kind is Kind.END else JOIN_TYPE,
+        encoded.args if encoded else "{}",
+        sources or None,
+        dump(encoded.bindings) if encoded and encoded.bindings else None,
+        0,
+        bool(vertex.node and vertex.node.optional),
+        None,
+        None,
+        None,
+    )
+
+
+def _job_row(
+    id: UUID,
+    flow_id: UUID | None,
+    name: str | None,
+    spec: JobSpec[Any],
+    explicit: JobOptions,
+    where: str,
+    dump: Dump,
+    encoded: Encoded | None,
+) -> JobRow:
+    merged = job_options.merge(explicit, spec.defaults, job_options.DEFAULTS)
+    stored = job_options.to_stored(explicit, where)
+    return JobRow(
+        id,
+        flow_id,
+        int(Kind.HANDLER),
+        name,
+        merged["queue"],
+        spec.type,
+        encoded.args if encoded else "{}",
+        None,
+        dump(encoded.bindings) if encoded and encoded.bindings else None,
+        merged["priority"],
+        merged["optional"],
+        merged.get("delay"),
+        merged.get("run_at"),
+        dump(stored) if stored else None,
+    )

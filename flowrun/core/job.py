@@ -1,0 +1,62 @@
+"""A job as written, before it has an id: its type, its arguments, its options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from flowrun.core import options as job_options
+from flowrun.core.options import JobOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class JobSpec(Generic[R_co]):
+    """A job to be dispatched, or to be added to a flow. It is only a description: nothing is stored yet.
+
+    ``args`` and ``kwargs`` are the handler's, as the caller gave them; they are checked when the job is dispatched.
+    """
+
+    __slots__ = ("_dispatcher", "args", "defaults", "kwargs", "overrides", "type")
+
+    def __init__(
+        self,
+        type: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        defaults: JobOptions | None = None,
+        overrides: JobOptions | None = None,
+        dispatcher: Any = None,
+    ) -> None:
+        self.type = type
+        self.args = tuple(args)
+        self.kwargs = dict(kwargs or {})
+        self.defaults: JobOptions = defaults or {}
+        self.overrides: JobOptions = overrides or {}
+        self._dispatcher = dispatcher
+
+    def options(self, **options: Unpack[JobOptions]) -> Self:
+        """The same job with other options; what it had before stays where ``options`` says nothing.
+
+        Raises ConfigurationError for an unknown option or a value it does not allow.
+
+        >>> JobSpec("send_email").options(priority=1, delay=5.0).overrides["priority"]
+        1
+        """
+        checked = job_options.check(options, f"job {self.type!r}")
+        return type(self)(
+            self.type,
+            self.args,
+            self.kwargs,
+            defaults=self.defaults,
+            overrides=job_options.merge(checked, self.overrides),
+            dispatcher=self._dispatcher,
+        )
+
+    def __repr__(self) -> str:
+        """The type and options; never the arguments, which may be secret."""
+        return f"<JobSpec {self.type!r} {dict(self.overrides)!r}>" if self.overrides else f"<JobSpec {self.type!r}>"

@@ -1,0 +1,227 @@
+"""What a job can ask for: the options, what each allows, and which of two wins."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from math import isfinite
+from typing import Any, Final, TypedDict, cast
+
+from flowrun.core.backoff import Backoff, from_dict
+from flowrun.errors import ConfigurationError
+
+SYSTEM_QUEUE: Final = "flowrun"
+"""Where flowrun's own jobs (ends of flows, joins) are ready; every worker serves it."""
+
+MAX_NAME: Final = 200
+_NAME = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,200}")
+_LONGEST: Final = 100 * 366 * 86_400.0
+_LATER: Final = {
+    "start_by": "deadlines for starting",
+    "key": "idempotency keys",
+    "on_conflict": "idempotency keys",
+    "limit": "keyed limits",
+    "fair_key": "fair queues",
+    "connection": "several databases",
+    "retention": "retention per job",
+}
+
+ExceptionTypes = type[BaseException] | tuple[type[BaseException], ...] | Sequence[type[BaseException]]
+
+
+class JobOptions(TypedDict, total=False):
+    """Options of a job. On a handler they are defaults; on a job they win. All times are seconds."""
+
+    queue: str
+    """The queue it waits in (default ``"default"``)."""
+    priority: int
+    """0 to 9, lower runs first (default 5)."""
+    attempts: int
+    """How often it may run before it has failed (default 3)."""
+    backoff: Backoff
+    """Seconds between attempts: :mod:`flowrun.backoff`, or any function from the attempt's number."""
+    timeout: float
+    """Seconds one attempt may take; over it, the attempt is cancelled and has failed."""
+    delay: float
+    """Seconds to wait before it may run, counted from dispatch, in a flow from its release."""
+    run_at: datetime
+    """Not before this moment (with a time zone)."""
+    retry_on: ExceptionTypes
+    """Retry only these exceptions; others fail the job at once."""
+    give_up_on: ExceptionTypes
+    """Never retry these exceptions."""
+    optional: bool
+    """Its failure does not stop what waits for it, nor fail its flow."""
+    tags: Sequence[str]
+    """Words to find it by."""
+    start_by: datetime | float
+    key: str
+    on_conflict: str
+    limit: tuple[str, int]
+    fair_key: str
+    connection: str
+    retention: float
+
+
+DEFAULTS: Final[JobOptions] = {"queue": "default", "priority": 5, "attempts": 3, "optional": False}
+
+
+def check(options: Mapping[str, Any], where: str) -> JobOptions:
+    """``options`` as they may be stored, or ConfigurationError naming the option and what it allows.
+
+    An option given as ``None`` counts as not given.
+    """
+    checked: dict[str, Any] = {}
+    for name, value in options.items():
+        if name in _LATER:
+            raise ConfigurationError(f"{where}: option {name}= ({_LATER[name]}) is not built yet in this version")
+        if name not in _CHECKS:
+            allowed = ", ".join(sorted(_CHECKS))
+            raise ConfigurationError(f"{where}: unknown option {name!r}; the options are {allowed}")
+        if value is not None:
+            try:
+                checked[name] = _CHECKS[name](value)
+            except _Refused as refused:
+                raise ConfigurationError(f"{where}: {name}= must be {refused}; got {_shown(value)}") from None
+    return cast(JobOptions, checked)
+
+
+def merge(*layers: Mapping[str, Any]) -> JobOptions:
+    """The options of several layers, the most important first."""
+    merged: dict[str, Any] = {}
+    for layer in reversed(layers):
+        merged.update(layer)
+    return cast(JobOptions, merged)
+
+
+def check_name(what: str, name: object) -> str:
+    """``name`` if it may name a ``what``: 1 to 200 characters, none of them a control character."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name != name.strip():
+        raise ConfigurationError(
+            f"{what} must be a text of 1 to {MAX_NAME} characters without control characters or outer spaces; "
+            f"got {_shown(name)}"
+        )
+    return name
+
+
+def to_stored(options: JobOptions, where: str) -> dict[str, Any]:
+    """The part of ``options`` that only a worker reads, as JSON can carry it."""
+    stored: dict[str, Any] = {}
+    if "attempts" in options:
+        stored["attempts"] = options["attempts"]
+    if "timeout" in options:
+        stored["timeout"] = options["timeout"]
+    if tags := options.get("tags"):
+        stored["tags"] = list(tags)
+    for name in ("retry_on", "give_up_on"):
+        if name in options:
+            stored[name] = [qualified(kind) for kind in cast(Mapping[str, Any], options)[name]]
+    if "backoff" in options:
+        to_dict = getattr(options["backoff"], "to_dict", None)
+        if to_dict is None:
+            raise ConfigurationError(
+                f"{where}: a function as backoff= cannot be stored with a job; "
+                "set it on the handler, or use flowrun.backoff"
+            )
+        stored["backoff"] = to_dict()
+    return stored
+
+
+def stored_backoff(stored: Mapping[str, Any]) -> Backoff | None:
+    """The backoff that ``to_stored`` wrote, if any."""
+    return from_dict(stored["backoff"]) if "backoff" in stored else None
+
+
+def qualified(kind: type[BaseException]) -> str:
+    """The name an exception type is stored and recognised by; nothing is ever imported by it."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+class _Refused(Exception):
+    """Carries what the option allows."""
+
+
+def _shown(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:77]}... ({type(value).__name__})"
+
+
+def _queue(value: object) -> str:
+    try:
+        name = check_name("queue", value)
+    except ConfigurationError:
+        raise _Refused(f"a name of 1 to {MAX_NAME} characters without control characters") from None
+    if name == SYSTEM_QUEUE:
+        raise _Refused(f"another name than {SYSTEM_QUEUE!r}, which is flowrun's own queue")
+    return name
+
+
+def _whole(low: int, high: int) -> Callable[[object], int]:
+    def checked(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise _Refused(f"a whole number from {low} to {high}")
+        return value
+
+    return checked
+
+
+def _time(*, zero: bool) -> Callable[[object], float]:
+    def checked(value: object) -> float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not isfinite(cast(float, value)) or not 0 <= cast(float, value) <= _LONGEST:
+            raise _Refused("a number of seconds between 0 and 100 years")
+        if not zero and value == 0:
+            raise _Refused("more than 0 seconds (leave it out for no limit)")
+        return float(cast(float, value))
+
+    return checked
+
+
+def _moment(value: object) -> datetime:
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        raise _Refused("a datetime with a time zone, as in datetime.now(UTC)")
+    return value
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _Refused("True or False")
+    return value
+
+
+def _backoff(value: object) -> Backoff:
+    if not callable(value):
+        raise _Refused("one of flowrun.backoff or a function from the attempt's number to seconds")
+    return cast(Backoff, value)
+
+
+def _exceptions(value: object) -> tuple[type[BaseException], ...]:
+    kinds = tuple(value) if isinstance(value, Sequence) else (value,)
+    if not kinds or not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+        raise _Refused("an exception type or several")
+    return cast(tuple[type[BaseException], ...], kinds)
+
+
+def _tags(value: object) -> list[str]:
+    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(tag, str) for tag in value):
+        raise _Refused("a list of texts")
+    try:
+        return [check_name("tag", tag) for tag in value]
+    except ConfigurationError:
+        raise _Refused(f"a list of texts of 1 to {MAX_NAME} characters without control characters") from None
+
+
+_CHECKS: Final[dict[str, Callable[[object], Any]]] = {
+    "queue": _queue,
+    "priority": _whole(0, 9),
+    "attempts": _whole(1, 32_000),
+    "backoff": _backoff,
+    "timeout": _time(zero=False),
+    "delay": _time(zero=True),
+    "run_at": _moment,
+    "retry_on": _exceptions,
+    "give_up_on": _exceptions,
+    "optional": _flag,
+    "tags": _tags,
+}

@@ -1,0 +1,122 @@
+"""References to parents' results inside a job's arguments: found, taken out, and put back when the job runs.
+
+``{"receipt": pay.result, "lines": [a.result["id"]]}`` becomes the same value with ``None`` in the places, plus a list
+of *bindings*: where in the arguments, which parent, which path into its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn, Protocol, TypeAlias
+
+from flowrun.errors import InvalidFlow
+
+Key: TypeAlias = "str | int"
+Binding: TypeAlias = "tuple[list[Key], int, list[Key]]"
+"""Path in the arguments, number of the source, path in its result."""
+
+
+class Named(Protocol):
+    """A node, as far as a reference to its result is concerned."""
+
+    name: str
+
+
+class Reference:
+    """A parent's result, or a part of it, standing where the value will be: ``pay.result["id"]``.
+
+    An item or an attribute of a reference is a reference again.
+    """
+
+    __slots__ = ("_flowrun_node", "_flowrun_path")
+
+    def __init__(self, node: Named, path: tuple[str | int, ...] = ()) -> None:
+        self._flowrun_node = node
+        self._flowrun_path = path
+
+    def __getitem__(self, key: str | int) -> Reference:
+        if isinstance(key, bool) or not isinstance(key, str | int):
+            raise InvalidFlow(f"{self!r}[...] takes a text or a whole number, not {type(key).__name__}")
+        return Reference(self._flowrun_node, (*self._flowrun_path, key))
+
+    def __getattr__(self, name: str) -> Reference:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self[name]
+
+    def __iter__(self) -> NoReturn:
+        raise InvalidFlow(f"{self!r} is known only when the flow runs: it cannot be iterated while the flow is written")
+
+    def __bool__(self) -> NoReturn:
+        raise InvalidFlow(f"{self!r} is known only when the flow runs: it cannot be tested while the flow is written")
+
+    def __repr__(self) -> str:
+        """As it was written."""
+        return f"{self._flowrun_node.name}.result" + "".join(f"[{key!r}]" for key in self._flowrun_path)
+
+
+def reference_parts(reference: Reference) -> tuple[Named, tuple[str | int, ...]]:
+    """The node a reference points at, and the path into its result."""
+    return reference._flowrun_node, reference._flowrun_path
+
+
+def references(value: Any) -> list[tuple[Named, tuple[Key, ...]]]:
+    """Every reference inside ``value``, at any depth of lists, tuples and dicts."""
+    found: list[tuple[Named, tuple[Key, ...]]] = []
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, Reference):
+            found.append(reference_parts(item))
+        elif isinstance(item, dict):
+            stack.extend(reversed(item.values()))
+        elif isinstance(item, list | tuple):
+            stack.extend(reversed(item))
+    return found
+
+
+def contains(value: Any) -> bool:
+    """Whether ``value`` has a reference in it."""
+    kind = type(value)
+    if kind is str or kind is int or kind is float or value is None:
+        return False
+    return bool(references(value))
+
+
+def take_out(value: Any, path: list[Key], found: list[tuple[list[Key], Named, tuple[Key, ...]]]) -> Any:
+    """``value`` with ``None`` for every reference, which is added to ``found`` with its path."""
+    if isinstance(value, Reference):
+        node, into = reference_parts(value)
+        found.append((path, node, into))
+        return None
+    if isinstance(value, dict):
+        return {key: take_out(item, [*path, key], found) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [take_out(item, [*path, number], found) for number, item in enumerate(value)]
+    return value
+
+
+class Unresolved(Exception):
+    """A path that the parent's result does not have."""
+
+
+def put_back(arguments: dict[str, Any], bindings: Sequence[Any], results: Sequence[Any]) -> None:
+    """Fill the parents' ``results`` into ``arguments``, in place.
+
+    A parent without a result (it did not succeed) gives ``None``, whatever the path. Raises Unresolved when a result
+    has no such item.
+    """
+    for where, source, into in bindings:
+        value = results[source]
+        for depth, key in enumerate(into):
+            if value is None and depth == 0:
+                break
+            try:
+                value = value[key]
+            except (KeyError, IndexError, TypeError):
+                path = "".join(f"[{part!r}]" for part in into)
+                raise Unresolved(f"argument {where[0]!r}: the parent's result has no {path}") from None
+        target: Any = arguments
+        for key in where[:-1]:
+            target = target[key]
+        target[where[-1]] = value

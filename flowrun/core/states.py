@@ -1,0 +1,48 @@
+"""Outcomes, conditions and the truth table that joins them."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final, Literal
+
+JobState = Literal["waiting", "scheduled", "ready", "running", "succeeded", "failed", "cancelled", "skipped"]
+FlowState = Literal["running", "succeeded", "failed", "cancelled", "skipped"]
+
+TERMINAL: Final = frozenset({"succeeded", "failed", "cancelled", "skipped"})
+"""The states a job or flow never leaves by itself."""
+
+
+class Outcome(IntEnum):
+    """How a job ended, for good. The numbers are stored."""
+
+    SUCCEEDED = 1
+    FAILED = 2
+    CANCELLED = 3
+    SKIPPED = 4
+
+
+class Condition(IntEnum):
+    """What an edge asks of its parent. The numbers are stored."""
+
+    SUCCEEDED = 0
+    FAILED = 1
+    FINISHED = 2
+
+
+class Kind(IntEnum):
+    """What runs a job: a handler, or flowrun itself. The numbers are stored."""
+
+    HANDLER = 0
+    END = 1
+    """The end of a flow: its parents are the flow's sinks, its id is the flow's id, its outcome is the flow's."""
+    JOIN = 2
+    """A node without work: it holds a condition that one pair of counters cannot (``[a, any_of(b, c)]``)."""
+
+
+def satisfies(outcome: Outcome, condition: Condition, *, optional: bool) -> bool:
+    """Whether a parent's outcome satisfies an edge (the truth table of the public contract)."""
+    if condition is Condition.FINISHED:
+        return True
+    if condition is Condition.FAILED:
+        return outcome is Outcome.FAILED
+    return outcome is Outcome.SUCCEEDED or (outcome is Outcome.FAILED and optional)

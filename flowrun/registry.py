@@ -1,0 +1,245 @@
+"""Handlers by type name, and what their signatures say."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any, get_type_hints
+
+from flowrun.context import Job
+from flowrun.core.options import JobOptions, check_name
+from flowrun.errors import ConfigurationError, InvalidArguments, UnknownHandler
+
+_EXTRA = inspect.Parameter.VAR_KEYWORD
+_UNSUPPORTED = {
+    inspect.Parameter.POSITIONAL_ONLY: "positional-only parameters",
+    inspect.Parameter.VAR_POSITIONAL: "*args",
+}
+
+
+@dataclass(eq=False)
+class Definition:
+    """A handler as registered: the function, what it takes, how it is run."""
+
+    type: str
+    function: Callable[..., Any]
+    options: JobOptions
+    threaded: bool
+    """A plain ``def``: it runs in a thread."""
+    job_parameter: str | None
+    """The parameter that receives the running job."""
+    signature: inspect.Signature
+    """Without the job parameter."""
+    place: str = field(default="", repr=False)
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """The arguments by parameter, as given; InvalidArguments if they do not fit the signature."""
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            takes = ", ".join(str(parameter) for parameter in self.signature.parameters.values()) or "nothing"
+            raise InvalidArguments(f"{where}: {error}; handler {self.type!r} takes {takes}") from None
+        arguments = dict(bound.arguments)
+        if self._extra is not None:
+            arguments.update(arguments.pop(self._extra, {}))
+        return arguments
+
+    def validate(self, name: str, value: Any, where: str) -> Any:
+        """One argument, converted as its annotation says. Raises InvalidArguments naming it."""
+        adapter = self._parameters.get(name)
+        if adapter is None:
+            return value
+        from pydantic import ValidationError
+
+        try:
+            return adapter.validate_python(value)
+        except ValidationError as error:
+            raise InvalidArguments(f"{where}, argument {name!r}: {_first(error)}") from None
+
+    def decode(self, args: str) -> dict[str, Any]:
+        """Stored arguments, converted as annotated. Raises InvalidArguments."""
+        from pydantic import ValidationError
+
+        try:
+            decoded: dict[str, Any] = self._arguments.validate_json(args)
+        except ValidationError as error:
+            raise InvalidArguments(f"job of type {self.type!r}: {_first(error, named=True)}") from None
+        return decoded
+
+    def decode_value(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Arguments whose references were filled in, converted as annotated. Raises InvalidArguments."""
+        from pydantic import ValidationError
+
+        try:
+            decoded: dict[str, Any] = self._arguments.validate_python(arguments)
+        except ValidationError as error:
+            raise InvalidArguments(f"job of type {self.type!r}: {_first(error, named=True)}") from None
+        return decoded
+
+    def to_plain(self, name: str, value: Any) -> Any:
+        """An argument as JSON can carry it."""
+        adapter = self._parameters.get(name)
+        return value if adapter is None or _plain(value) else adapter.dump_python(value, mode="json", warnings=False)
+
+    def result(self, value: Any) -> Any:
+        """A stored result, converted as the handler's return annotation says."""
+        return value if self._result is None else self._result.validate_python(value)
+
+    @cached_property
+    def hints(self) -> dict[str, Any]:
+        """Annotations by parameter, resolved; those that cannot be resolved are left out."""
+        return _hints(self.function)
+
+    @cached_property
+    def _extra(self) -> str | None:
+        for parameter in self.signature.parameters.values():
+            if parameter.kind is _EXTRA:
+                return parameter.name
+        return None
+
+    @cached_property
+    def _parameters(self) -> dict[str, Any]:
+        from pydantic import TypeAdapter
+
+        hints = {name: self.hints[name] for name in self.signature.parameters if name in self.hints}
+        return {name: TypeAdapter(hint) for name, hint in hints.items() if name != self._extra}
+
+    @cached_property
+    def _arguments(self) -> Any:
+        from pydantic import ConfigDict, TypeAdapter, with_config
+        from typing_extensions import NotRequired, Required, TypedDict
+
+        fields: dict[str, Any] = {}
+        for name, parameter in self.signature.parameters.items():
+            if parameter.kind is not _EXTRA:
+                required = parameter.default is inspect.Parameter.empty
+                hint = self.hints.get(name, Any)
+                fields[name] = Required[hint] if required else NotRequired[hint]
+        shape = TypedDict(self.type, fields)  # type: ignore[operator]
+        extra = ConfigDict(extra="forbid" if self._extra is None else "allow")
+        return TypeAdapter(with_config(extra)(shape))
+
+    @cached_property
+    def _result(self) -> Any:
+        from pydantic import TypeAdapter
+
+        hint = self.hints.get("return", Any)
+        return None if hint is Any or hint in _PLAIN_TYPES or hint is type(None) else TypeAdapter(hint)
+
+
+_PLAIN_TYPES = (int, float, str, bool, dict, list)
+
+
+def define(function: Callable[..., Any], type: str | None, options: JobOptions) -> Definition:
+    """Read a function's signature once. Raises ConfigurationError if it cannot be a handler."""
+    name = type if type is not None else getattr(function, "__name__", "")
+    check_name("a handler's type", name)
+    if name.startswith("flowrun."):
+        raise ConfigurationError(f"handler type {name!r}: names that begin with 'flowrun.' are flowrun's own")
+    if inspect.isclass(function) or not callable(function):
+        raise ConfigurationError(f"handler {name!r} must be a function, not {function!r}")
+    inner = function.func if isinstance(function, partial) else function
+    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+        raise ConfigurationError(f"handler {name!r} is a generator function; a handler returns its result, it cannot yield")
+    call = getattr(inner, "__call__", None)  # noqa: B004 - the bound method of a callable object
+    threaded = not (inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call))
+    signature = inspect.signature(function)
+    hints = _hints(function)
+    job_parameter: str | None = None
+    for parameter in signature.parameters.values():
+        if parameter.kind in _UNSUPPORTED:
+            raise ConfigurationError(f"handler {name!r} has {_UNSUPPORTED[parameter.kind]}; arguments are passed by name")
+        if hints.get(parameter.name) is Job:
+            if job_parameter is not None:
+                raise ConfigurationError(f"handler {name!r} has two parameters annotated Job")
+            job_parameter = parameter.name
+    kept = [parameter for parameter in signature.parameters.values() if parameter.name != job_parameter]
+    return Definition(
+        name, function, options, threaded, job_parameter, signature.replace(parameters=kept), _place(function)
+    )
+
+
+class Registry:
+    """The handlers of an app, by type."""
+
+    def __init__(self) -> None:
+        self._definitions: dict[str, Definition] = {}
+
+    def add(self, definition: Definition) -> None:
+        """Register; ConfigurationError names both places if the type is taken."""
+        other = self._definitions.get(definition.type)
+        if other is not None:
+            raise ConfigurationError(
+                f"two handlers of type {definition.type!r}: {other.place} and {definition.place}; "
+                "give one another name: @app.handler(\"name\")"
+            )
+        self._definitions[definition.type] = definition
+
+    def find(self, type: str) -> Definition | None:
+        """The handler of ``type``, if this process has it."""
+        return self._definitions.get(type)
+
+    def get(self, type: str) -> Definition:
+        """The handler of ``type``; UnknownHandler names similar ones."""
+        definition = self._definitions.get(type)
+        if definition is None:
+            near = difflib.get_close_matches(type, self._definitions, n=3)
+            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise UnknownHandler(f"no handler of type {type!r} is registered here{hint}")
+        return definition
+
+    def __iter__(self) -> Iterator[Definition]:
+        return iter(self._definitions.values())
+
+    def __len__(self) -> int:
+        return len(self._definitions)
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    inner: Any = function.func if isinstance(function, partial) else function
+    if not inspect.isroutine(inner):
+        inner = inner.__call__
+    try:
+        return get_type_hints(inner, include_extras=True)
+    except (NameError, TypeError):
+        # Something only imported for type checkers: resolve one by one, leave out what cannot be.
+        found: dict[str, Any] = {}
+        for name, hint in getattr(inner, "__annotations__", {}).items():
+            try:
+                probe = {"__annotations__": {name: hint}, "__module__": inner.__module__}
+                found[name] = get_type_hints(_Probe(probe), getattr(inner, "__globals__", {}), include_extras=True)[name]
+            except (NameError, TypeError):
+                continue
+        return found
+
+
+class _Probe:
+    """Something with one annotation, for typing.get_type_hints."""
+
+    def __init__(self, attributes: dict[str, Any]) -> None:
+        self.__dict__.update(attributes)
+
+
+def _plain(value: Any) -> bool:
+    kind = type(value)
+    return kind is str or kind is int or kind is float or kind is bool or value is None
+
+
+def _first(error: Any, *, named: bool = False) -> str:
+    """The first complaint of a pydantic error, without the value: it may be secret."""
+    problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    path = ".".join(str(part) for part in problem["loc"])
+    message = str(problem["msg"])
+    if named and path:
+        return f"argument {path!r}: {message}"
+    return f"at {path!r}: {message}" if path else message
+
+
+def _place(function: Callable[..., Any]) -> str:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None:
+        return repr(function)
+    return f"{code.co_filename}:{code.co_firstlineno}"

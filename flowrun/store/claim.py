@@ -1,0 +1,77 @@
+"""Taking jobs to run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from flowrun.core.attempt import Claimed
+from flowrun.store.pool import Connection
+from flowrun.store.statement import Statements
+
+_HEAD = (-1, UUID(int=0))
+
+
+@dataclass(slots=True)
+class Marks:
+    """The low-water mark of each queue: what was claimed last. Claims start there, not at the head of the index."""
+
+    queues: Sequence[str]
+    at: dict[str, tuple[int, UUID]] = field(default_factory=dict)
+
+    def rewind(self) -> None:
+        """Start at the head again: something more urgent, or older, may have come."""
+        self.at.clear()
+
+    def columns(self, turn: int) -> tuple[list[str], list[int], list[UUID]]:
+        """Queues, priorities and ids for the claim; each turn begins with the next queue."""
+        shift = turn % len(self.queues) if self.queues else 0
+        queues = [*self.queues[shift:], *self.queues[:shift]]
+        marks = [self.at.get(queue, _HEAD) for queue in queues]
+        return queues, [priority for priority, _ in marks], [id for _, id in marks]
+
+    def advance(self, jobs: Sequence[Claimed]) -> None:
+        """Remember the last job of each queue; ``jobs`` come ordered within their queue."""
+        for job in jobs:
+            self.at[job.queue] = (job.priority, job.id)
+
+
+async def claim(
+    connection: Connection,
+    sql: Statements,
+    *,
+    worker_id: UUID,
+    lease: int,
+    limit: int,
+    types: Sequence[str],
+    marks: Marks,
+    turn: int,
+) -> list[Claimed]:
+    """Up to ``limit`` ready jobs, in a lease numbered ``lease``."""
+    rows = await connection.fetch(sql["claim"], worker_id, lease, limit, types, *marks.columns(turn))
+    jobs = [Claimed(row, lease) for row in rows]
+    marks.advance(jobs)
+    return jobs
+
+
+@dataclass(slots=True)
+class Inputs:
+    """What jobs need from what is finished already."""
+
+    results: dict[UUID, str | None]
+    """By job: its result as JSON; None if it did not succeed."""
+    spoiled: dict[UUID, int]
+    """By flow: the worst outcome of its jobs, where one did not succeed."""
+
+
+async def inputs(connection: Connection, sql: Statements, jobs: Sequence[UUID], flows: Sequence[UUID]) -> Inputs:
+    """Results of ``jobs`` and the fate of ``flows``."""
+    found = Inputs({}, {})
+    for kind, id, outcome, result in await connection.fetch(sql["inputs"], jobs, flows):
+        if kind == 0:
+            found.results[id] = result
+        else:
+            found.spoiled[id] = outcome
+    return found

@@ -1,0 +1,45 @@
+"""Hearing notifications: channels, and a connection that listens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from flowrun.store.pool import Connection
+
+Heard = Callable[[str, str], None]
+"""Called with channel and payload."""
+
+
+class Channels:
+    """Channel names of one schema: of fixed length, since LISTEN cuts a name at 63 bytes where NOTIFY refuses it."""
+
+    def __init__(self, schema: str) -> None:
+        self._schema = schema
+        self.control = self._name("control")
+        """Payload ``await <id>``: somebody waits for a job or a flow; ``timer``: something new is scheduled."""
+        self.done = self._name("done")
+        """Payload: ids of jobs and flows that have ended and that somebody waits for."""
+
+    def queue(self, queue: str) -> str:
+        """Something is ready in ``queue``."""
+        return self._name(f"queue:{queue}")
+
+    def _name(self, what: str) -> str:
+        return "flowrun_" + hashlib.blake2s(f"{self._schema}:{what}".encode(), digest_size=16).hexdigest()
+
+
+async def listen(connection: Connection, channels: Iterable[str], heard: Heard) -> None:
+    """Have ``heard`` called for every notification on ``channels`` while the connection lives."""
+
+    def callback(_connection: Any, _pid: int, channel: str, payload: object) -> None:
+        heard(channel, str(payload))
+
+    for channel in channels:
+        await connection.add_listener(channel, callback)
+
+
+async def round_trip(connection: Connection, timeout: float) -> None:
+    """Raise unless the server answers within ``timeout`` seconds: a dead link can look healthy for ever."""
+    await connection.execute("select 1", timeout=timeout)

@@ -1,0 +1,116 @@
+"""The schema: numbered SQL files, applied once each, in order, under a lock."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+import asyncpg
+
+from flowrun.errors import MigrationNeeded, SchemaTooNew
+from flowrun.store.pool import Connection
+from flowrun.store.statement import quote, render
+
+_LOCK = 0x666C6F7772756E  # "flowrun"
+_FILE = re.compile(r"(\d{4})_(\w+)\.sql")
+_TABLE = """create table if not exists flowrun.migrations (
+    number integer primary key,
+    name text not null,
+    checksum text not null,
+    applied_at timestamptz not null default now()
+)"""
+
+
+class Migration(NamedTuple):
+    """One step of the schema."""
+
+    number: int
+    name: str
+    text: str
+
+    @property
+    def checksum(self) -> str:
+        """Of the file as shipped, so that a changed file is noticed."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+@cache
+def migrations() -> tuple[Migration, ...]:
+    """The migrations this flowrun ships, in order."""
+    found = []
+    for file in (files("flowrun.store") / "migrations").iterdir():
+        if match := _FILE.fullmatch(file.name):
+            found.append(Migration(int(match[1]), match[2], file.read_text("utf-8")))
+    return tuple(sorted(found))
+
+
+def script(schema: str) -> str:
+    """All migrations as one SQL script that can be run by psql, Alembic or Django; needs no connection."""
+    parts = [f"create schema if not exists {quote(schema)};", render(_TABLE, schema) + ";"]
+    for migration in migrations():
+        parts += [
+            f"-- {migration.number:04d}_{migration.name}",
+            render(migration.text, schema).strip(),
+            render(
+                "insert into flowrun.migrations (number, name, checksum) "
+                f"values ({migration.number}, '{migration.name}', '{migration.checksum}');",
+                schema,
+            ),
+        ]
+    return "begin;\n\n" + "\n\n".join(parts) + "\n\ncommit;\n"
+
+
+async def migrate(connection: Connection, schema: str) -> list[Migration]:
+    """Bring the schema up to this flowrun; the migrations that were applied.
+
+    Safe when several processes do it at once. Raises SchemaTooNew when a newer flowrun was there before, and
+    MigrationNeeded when an applied migration is not the one this flowrun ships.
+    """
+    async with connection.transaction():
+        await connection.execute("select pg_advisory_xact_lock($1)", _LOCK)
+        await connection.execute(f"create schema if not exists {quote(schema)}")
+        await connection.execute(render(_TABLE, schema))
+        pending = _pending(await _applied(connection, schema), schema)
+        for migration in pending:
+            await connection.execute(render(migration.text, schema))
+            await connection.execute(
+                render("insert into flowrun.migrations (number, name, checksum) values ($1, $2, $3)", schema),
+                migration.number,
+                migration.name,
+                migration.checksum,
+            )
+    return pending
+
+
+async def verify(connection: Connection, schema: str) -> None:
+    """Raise MigrationNeeded or SchemaTooNew unless the schema is this flowrun's."""
+    try:
+        applied = await _applied(connection, schema)
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
+        raise MigrationNeeded(f"schema {schema!r} has no flowrun tables; run `flowrun migrate`") from None
+    if pending := _pending(applied, schema):
+        have, want = max(applied, default=0), pending[-1].number
+        raise MigrationNeeded(f"schema {schema!r} is at {have}, this flowrun needs {want}; run `flowrun migrate`")
+
+
+async def _applied(connection: Connection, schema: str) -> dict[int, str]:
+    rows = await connection.fetch(render("select number, checksum from flowrun.migrations", schema))
+    return {row[0]: row[1] for row in rows}
+
+
+def _pending(applied: dict[int, str], schema: str) -> list[Migration]:
+    shipped = {migration.number: migration for migration in migrations()}
+    if newer := set(applied) - set(shipped):
+        raise SchemaTooNew(
+            f"schema {schema!r} is at {max(newer)}, this flowrun knows {max(shipped)}: upgrade flowrun in this process"
+        )
+    for number, checksum in applied.items():
+        if shipped[number].checksum != checksum:
+            raise MigrationNeeded(
+                f"schema {schema!r}: migration {number} was applied from another file than this flowrun ships; "
+                "restore the file, or compare `flowrun migrate --sql` with the database"
+            )
+    return [migration for number, migration in sorted(shipped.items()) if number not in applied]

@@ -1,0 +1,173 @@
+-- The state of a job is the table its id stands in. What never changes (jobs, edges, flows) is written once; what
+-- changes is narrow: blocked -> scheduled | ready -> leases -> finished. A job stands in exactly one of these.
+
+create table flowrun.flows (
+    id uuid primary key,  -- also the id of the job of kind `end` that ends the flow
+    root_id uuid not null,  -- the outermost flow; its own id for that one
+    name text not null,
+    tags text[] not null default '{}',
+    created_at timestamptz not null default now()
+);
+create index flows_root on flowrun.flows (root_id);
+create index flows_created on flowrun.flows (created_at);
+
+create table flowrun.jobs (
+    id uuid primary key,
+    flow_id uuid,  -- the innermost flow it is a node of; null for a single job and for the end of an outermost flow
+    kind smallint not null default 0 check (kind between 0 and 2),  -- 0 handler, 1 end of a flow, 2 join
+    name text,  -- of the node: unique in the outermost flow, `inner/step` inside a nested one
+    queue text not null,
+    type text not null,
+    args jsonb not null,
+    sources uuid[],  -- parents whose results belong into args ...
+    bindings jsonb,  -- ... and where: [[path in args], number of the source, [path in its result]]
+    priority smallint not null default 5 check (priority between 0 and 9),
+    optional boolean not null default false,
+    delay double precision check (delay >= 0),  -- seconds, from release
+    run_at timestamptz,
+    options jsonb,  -- what only the worker reads: attempts, timeout, backoff, retry_on, give_up_on, tags
+    created_at timestamptz not null default now(),
+    check ((sources is null) = (bindings is null))
+);
+create index jobs_flow on flowrun.jobs (flow_id) where flow_id is not null;
+
+create table flowrun.edges (
+    parent_id uuid not null,
+    child_id uuid not null,
+    condition smallint not null default 0 check (condition between 0 and 2),  -- 0 succeeded, 1 failed, 2 finished
+    primary key (parent_id, child_id, condition)
+);
+
+-- Waits for its parents. `need` more edges must be satisfied, `open` are undecided: released at need = 0, skipped at
+-- open < need, the row deleted either way, so that whatever comes later finds nothing to do.
+create table flowrun.blocked (
+    id uuid primary key,
+    need integer not null check (need > 0),
+    open integer not null,
+    check (open >= need)
+) with (fillfactor = 70);
+
+create table flowrun.scheduled (
+    id uuid primary key,
+    run_at timestamptz not null,
+    attempt smallint not null default 0  -- attempts used so far
+);
+create index scheduled_run_at on flowrun.scheduled (run_at);
+
+-- Rows are inserted and deleted, never updated: the claim deletes by ctid and relies on it.
+create table flowrun.ready (
+    queue text not null,
+    priority smallint not null,
+    id uuid not null,
+    type text not null,
+    attempt smallint not null default 0,  -- attempts used so far
+    primary key (queue, priority, id)
+);
+
+-- One row for a claimed batch. `n` is counted by the worker, so that after a lost reply it can name what it may hold.
+create table flowrun.leases (
+    worker_id uuid not null,
+    n bigint not null,
+    claimed_at timestamptz not null default now(),
+    jobs uuid[] not null,
+    attempts smallint[] not null,  -- the number of the attempt under way, job by job
+    primary key (worker_id, n),
+    check (cardinality(jobs) = cardinality(attempts))
+);
+alter table flowrun.leases alter column jobs set storage main, alter column attempts set storage main;
+
+create table flowrun.finished (
+    id uuid primary key,
+    outcome smallint not null check (outcome between 1 and 4),  -- 1 succeeded, 2 failed, 3 cancelled, 4 skipped
+    attempt smallint not null,
+    result jsonb,
+    started_at timestamptz,  -- of the last attempt
+    finished_at timestamptz not null default now(),
+    spoils uuid,  -- the flow that cannot succeed any more because of this job
+    cause uuid,  -- of a skip: the parent
+    error jsonb  -- {"type", "message"} of a failure; {"message"} of a skip or a cancel
+);
+create index finished_spoils on flowrun.finished (spoils) where spoils is not null;
+
+-- Attempts that did not succeed.
+create table flowrun.attempts (
+    job_id uuid not null,
+    attempt smallint not null,
+    worker text,
+    started_at timestamptz,
+    ended_at timestamptz not null default now(),
+    error_type text not null,
+    message text not null,
+    traceback text,
+    primary key (job_id, attempt)
+);
+
+create table flowrun.workers (
+    id uuid primary key,
+    name text not null,
+    queues text[] not null,
+    concurrency integer not null,
+    started_at timestamptz not null default now(),
+    expires_at timestamptz not null  -- pushed on by every heartbeat; after it, the worker's jobs are rescued
+);
+
+-- A queue's statistics are always wrong by the time they are used.
+alter table flowrun.ready set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
+alter table flowrun.leases set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
+alter table flowrun.blocked set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 10000);
+
+create view flowrun.job_status as
+select
+    j.id,
+    j.flow_id,
+    j.name,
+    j.type,
+    j.queue,
+    j.priority,
+    case
+        when f.id is not null then (array['succeeded', 'failed', 'cancelled', 'skipped'])[f.outcome]
+        when l.id is not null then 'running'
+        when r.id is not null then 'ready'
+        when s.id is not null then 'scheduled'
+        else 'waiting'
+    end as state,
+    coalesce(f.attempt, l.attempt, r.attempt, s.attempt, 0::smallint) as attempt,
+    j.optional,
+    j.created_at,
+    coalesce(s.run_at, j.run_at) as run_at,
+    coalesce(f.started_at, l.claimed_at) as started_at,
+    f.finished_at,
+    w.name as worker,
+    f.error ->> 'type' as error_type,
+    f.error ->> 'message' as error,
+    f.cause,
+    f.result
+from flowrun.jobs j
+left join flowrun.finished f on f.id = j.id
+left join (
+    select u.id, u.attempt, leases.worker_id, leases.claimed_at
+    from flowrun.leases, unnest(leases.jobs, leases.attempts) as u (id, attempt)
+) l on l.id = j.id
+left join flowrun.ready r on r.queue = j.queue and r.priority = j.priority and r.id = j.id
+left join flowrun.scheduled s on s.id = j.id
+left join flowrun.workers w on w.id = l.worker_id
+where j.kind = 0;
+
+create view flowrun.flow_status as
+select
+    fl.id,
+    fl.root_id,
+    fl.name,
+    fl.tags,
+    coalesce((array['succeeded', 'failed', 'cancelled', 'skipped'])[f.outcome], 'running') as state,
+    fl.created_at,
+    f.finished_at,
+    f.error ->> 'message' as error,
+    (
+        select count(*)
+        from flowrun.jobs j
+        join flowrun.flows inside on inside.id = j.flow_id
+        where inside.root_id = fl.id and j.kind = 0
+    ) as jobs
+from flowrun.flows fl
+left join flowrun.finished f on f.id = fl.id;

@@ -1,0 +1,70 @@
+"""Reading, for clients and people; never on the hot path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from flowrun.core.states import Outcome
+from flowrun.store.pool import Database
+
+
+class OutcomeRow(NamedTuple):
+    """How a job ended."""
+
+    id: UUID
+    outcome: Outcome
+    attempt: int
+    result: str | None
+    error: str | None
+    cause: UUID | None
+
+
+async def outcomes(database: Database, ids: Sequence[UUID]) -> list[OutcomeRow]:
+    """How those of ``ids`` ended that have."""
+    rows = await database.fetch("outcomes", ids)
+    return [OutcomeRow(row[0], Outcome(row[1]), *row[2:]) for row in rows]
+
+
+async def job(database: Database, id: UUID) -> dict[str, Any] | None:
+    """One job's status, by column."""
+    rows = await database.fetch("job", id)
+    return dict(rows[0]) if rows else None
+
+
+async def attempts(database: Database, id: UUID) -> list[dict[str, Any]]:
+    """A job's attempts that did not succeed."""
+    return [dict(row) for row in await database.fetch("attempts", id)]
+
+
+async def flow(database: Database, id: UUID) -> dict[str, Any] | None:
+    """One flow's status, by column."""
+    rows = await database.fetch("flow", id)
+    return dict(rows[0]) if rows else None
+
+
+async def flow_jobs(database: Database, id: UUID) -> list[dict[str, Any]]:
+    """The status of every job in a flow, those of inner flows included."""
+    return [dict(row) for row in await database.fetch("flow_jobs", id)]
+
+
+async def flow_nodes(database: Database, id: UUID) -> dict[str, tuple[UUID, str]]:
+    """By name: id and type of every node in a flow."""
+    return {name: (node, type) for name, node, type in await database.fetch("flow_nodes", id)}
+
+
+async def flow_sinks(database: Database, id: UUID) -> dict[str, tuple[str, str | None]]:
+    """Type and result (as JSON) of a flow's last nodes, by name."""
+    return {name: (type, result) for name, type, result in await database.fetch("flow_sinks", id)}
+
+
+async def flow_output(database: Database, id: UUID) -> str | None:
+    """The type of the node whose result is the flow's, if it is one node's."""
+    rows = await database.fetch("flow_output", id)
+    return rows[0][0] if rows else None
+
+
+async def flow_failures(database: Database, id: UUID) -> list[tuple[str, Outcome, str | None]]:
+    """Name, outcome and error of the jobs because of which a flow did not succeed."""
+    return [(name, Outcome(outcome), error) for name, outcome, error in await database.fetch("flow_failures", id)]

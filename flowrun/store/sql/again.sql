@@ -1,0 +1,22 @@
+-- Jobs that come back: after a backoff, a snooze, or handed back. They have left their lease in the same transaction.
+--   $1 uuid[] job  $2 smallint[] attempts used  $3 float8[] seconds from now
+-- Result: note 3 with a queue where something became ready, note 4 when something became scheduled.
+-- Locks: only what it inserts.
+with back as materialized (
+    select j.id, j.queue, j.type, j.priority, u.attempt, u.delay
+    from unnest($1::uuid[], $2::smallint[], $3::float8[]) as u (id, attempt, delay)
+    cross join lateral (select id, queue, type, priority from flowrun.jobs where jobs.id = u.id offset 0) j
+),
+now_ready as materialized (
+    insert into flowrun.ready (queue, priority, id, type, attempt)
+    select queue, priority, id, type, attempt from back where delay <= 0
+    returning queue
+),
+timed as materialized (
+    insert into flowrun.scheduled (id, run_at, attempt)
+    select id, clock_timestamp() + make_interval(secs => delay), attempt from back where delay > 0
+    returning id
+)
+select 3 as note, queue from now_ready group by queue
+union all
+(select 4, null from timed limit 1)

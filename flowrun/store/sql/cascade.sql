@@ -1,0 +1,32 @@
+-- Write what core.cascade decided. The rows are locked already, by lock_blocked.sql.
+--   $1 uuid[] released
+--   $2 uuid[] skipped
+--   $3 uuid[] still waiting  $4 integer[] need  $5 integer[] open
+-- Result: note 3 with a queue where something became ready, note 4 when something became scheduled.
+with gone as (
+    delete from flowrun.blocked where id = any($1::uuid[] || $2::uuid[])
+),
+fewer as (
+    update flowrun.blocked set need = u.need, open = u.open
+    from unnest($3::uuid[], $4::integer[], $5::integer[]) as u (id, need, open)
+    where blocked.id = u.id
+),
+next as materialized (
+    select j.*, j.delay is null and (j.run_at is null or j.run_at <= now()) as due
+    from unnest($1::uuid[]) as released (id)
+    cross join lateral (select * from flowrun.jobs where jobs.id = released.id offset 0) j
+),
+now_ready as materialized (
+    insert into flowrun.ready (queue, priority, id, type)
+    select queue, priority, id, type from next where due
+    returning queue
+),
+timed as materialized (
+    insert into flowrun.scheduled (id, run_at)
+    select id, greatest(clock_timestamp() + make_interval(secs => delay), run_at) from next
+    where not due
+    returning id
+)
+select 3 as note, queue from now_ready group by queue
+union all
+(select 4, null from timed limit 1)

@@ -1,0 +1,25 @@
+-- Make ready what is due, at most $1 jobs.
+-- Result: note 3 with a queue where something became ready; note 5 with the seconds until the next is due.
+-- Index: scheduled_run_at. Locks: `scheduled` rows, skipping locked ones.
+with due as (
+    delete from flowrun.scheduled
+    where id = any(array(
+        select id from flowrun.scheduled where run_at <= now() order by run_at limit $1 for update skip locked
+    ))
+    returning id, attempt
+),
+now_ready as materialized (
+    insert into flowrun.ready (queue, priority, id, type, attempt)
+    select j.queue, j.priority, j.id, j.type, due.attempt
+    from due
+    cross join lateral (select id, queue, type, priority from flowrun.jobs where jobs.id = due.id offset 0) j
+    returning queue
+)
+select 3 as note, queue, null::float8 as seconds from now_ready group by queue
+union all
+select 5, null, (
+    select extract(epoch from run_at - clock_timestamp())::float8 from flowrun.scheduled
+    where (id in (select id from due)) is not true
+    order by run_at
+    limit 1
+)

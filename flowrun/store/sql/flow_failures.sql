@@ -1,0 +1,14 @@
+-- The jobs because of which a flow did not succeed, those of the flows inside it included.
+--   $1 uuid flow
+with recursive inside (id) as (
+    select $1::uuid
+    union all
+    select f.id from inside join flowrun.finished f on f.spoils = inside.id join flowrun.jobs j on j.id = f.id
+    where j.kind = 1
+)
+select j.name, f.outcome, f.error
+from inside
+join flowrun.finished f on f.spoils = inside.id
+join flowrun.jobs j on j.id = f.id
+where j.kind = 0
+order by f.finished_at

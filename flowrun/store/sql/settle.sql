@@ -1,0 +1,109 @@
+-- Jobs that succeeded: write their results, count down their children, release those that wait for nothing more, and
+-- hand up to $8 of them straight back to this worker as a lease. One durable commit for the whole batch.
+--   $1 uuid worker  $2 bigint[] leases concerned  $3 bigint[] of these, the ones with no job left
+--   $4 uuid[] job  $5 bigint[] its lease  $6 smallint[] its attempt  $7 text[] its result (JSON)
+--   $8 integer handoff limit  $9 bigint number of the handoff's lease  $10 text[] queues and $11 text[] types of this worker
+-- Result: rows tagged `note`: 0 a job handed off (its definition), 1 a job that must be settled the slow way because
+-- success leaves one of its edges unsatisfied, 2 a job that is settled now, 3 a queue where something became ready,
+-- 4 something became scheduled. A job of the batch that is neither 1 nor 2 was not this worker's any more: late.
+-- Index: every look-up goes by primary key through a lateral or an array, so that no statistics can change the plan.
+-- Locks, in this order: this worker's leases by number; the children's `blocked` rows by id (unsorted, two batches
+-- deadlock: measured 338 deadlocks and 52 s against none and 0.2 s). Edges are counted by child before the counter is
+-- changed: joined one by one, two parents in one batch would count once.
+with held as materialized (
+    select n, claimed_at, jobs, attempts from flowrun.leases
+    where worker_id = $1 and n = any($2)
+    order by n
+    for update
+),
+mine as materialized (
+    select held.n, held.claimed_at, u.id, u.attempt from held, unnest(held.jobs, held.attempts) as u (id, attempt)
+),
+done as materialized (
+    select d.id, d.n, d.attempt, d.result, mine.claimed_at
+    from unnest($4::uuid[], $5::bigint[], $6::smallint[], $7::text[]) as d (id, n, attempt, result)
+    join mine on mine.id = d.id and mine.n = d.n and mine.attempt = d.attempt
+),
+edge as materialized (
+    select done.id as parent_id, done.n, e.child_id, e.condition
+    from done
+    cross join lateral (
+        select child_id, condition from flowrun.edges where edges.parent_id = done.id offset 0
+    ) e
+),
+slow as materialized (
+    select parent_id, n from edge where condition = 1 group by parent_id, n
+),
+spent as (
+    delete from flowrun.leases where worker_id = $1 and n = any($3) and n not in (select n from slow)
+),
+settled as materialized (
+    insert into flowrun.finished (id, outcome, attempt, result, started_at, finished_at)
+    select id, 1, attempt, result::jsonb, claimed_at, clock_timestamp() from done
+    where done.id not in (select parent_id from slow)
+    on conflict (id) do nothing
+    returning id
+),
+fired as materialized (
+    select child_id, count(*)::integer as n from edge
+    where (parent_id in (select id from settled)) is true
+    group by child_id
+    order by child_id
+),
+child as materialized (
+    select b.id, b.need - fired.n as need, b.open - fired.n as open, fired.n
+    from fired
+    cross join lateral (select id, need, open from flowrun.blocked where blocked.id = fired.child_id for update) b
+),
+one_less as (
+    update flowrun.blocked set need = blocked.need - 1, open = blocked.open - 1
+    where id = any(array(select id from child where need > 0 and n = 1))
+),
+more_less as (
+    update flowrun.blocked set need = child.need, open = child.open
+    from (select id, need, open from child where need > 0 and n > 1 offset 0) child
+    where blocked.id = child.id
+),
+released as materialized (
+    delete from flowrun.blocked where id = any(array(select id from child where need <= 0))
+    returning id
+),
+next as materialized (
+    select j.*, j.delay is null and (j.run_at is null or j.run_at <= now()) as due
+    from released
+    cross join lateral (select * from flowrun.jobs where jobs.id = released.id offset 0) j
+),
+handoff as materialized (
+    select * from next
+    where due and (kind > 0 or (queue = any($10) and type = any($11)))
+    order by priority, id
+    limit $8
+),
+lease as (
+    insert into flowrun.leases (worker_id, n, claimed_at, jobs, attempts)
+    select $1, $9, clock_timestamp(), array_agg(id), array_agg(1::smallint) from handoff
+    having count(*) > 0
+),
+now_ready as materialized (
+    insert into flowrun.ready (queue, priority, id, type)
+    select queue, priority, id, type from next
+    where due and next.id not in (select id from handoff)
+    returning queue
+),
+timed as materialized (
+    insert into flowrun.scheduled (id, run_at)
+    select id, greatest(clock_timestamp() + make_interval(secs => delay), run_at) from next
+    where not due
+    returning id
+)
+select
+    0 as note, id, 1::smallint as attempt, flow_id, kind, name, queue, type, args, sources, bindings, priority, options
+from handoff
+union all
+select 1, parent_id, null, null, null, null, null, null, null, null, null, null, null from slow
+union all
+select 2, id, null, null, null, null, null, null, null, null, null, null, null from settled
+union all
+select 3, null, null, null, null, null, queue, null, null, null, null, null, null from now_ready group by queue
+union all
+(select 4, null, null, null, null, null, null, null, null, null, null, null, null from timed limit 1)

@@ -1,0 +1,16 @@
+-- All leases of a worker, taken away from it. What is unfinished in them is looked up by the next statement: it needs a
+-- snapshot from after this one's locks.
+--   $1 uuid worker  $2 bigint[] only these lease numbers; null for all
+-- Result: job, attempt, claimed_at.
+-- Locks: the leases by number; a settle that holds one is waited for.
+with held as materialized (
+    select n from flowrun.leases
+    where worker_id = $1 and ($2::bigint[] is null or n = any($2))
+    order by n
+    for update
+),
+gone as (
+    delete from flowrun.leases where worker_id = $1 and n = any(array(select n from held))
+    returning jobs, attempts, claimed_at
+)
+select u.id, u.attempt, gone.claimed_at from gone, unnest(gone.jobs, gone.attempts) as u (id, attempt)

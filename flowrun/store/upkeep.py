@@ -1,0 +1,110 @@
+"""What must happen by itself: due jobs become ready, workers live or are given up, their jobs are rescued."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from flowrun.store.pool import Connection
+from flowrun.store.settle import Settled, come_back
+from flowrun.store.statement import Statements
+
+DUE_BATCH = 1000
+
+
+class Due(NamedTuple):
+    """What became ready, and the seconds until the next is due (None: nothing is scheduled)."""
+
+    queues: set[str]
+    next_due: float | None
+
+
+async def make_due(connection: Connection, sql: Statements) -> Due:
+    """Make ready what is due, one batch of it."""
+    queues: set[str] = set()
+    next_due: float | None = None
+    for note, queue, seconds in await connection.fetch(sql["due"], DUE_BATCH):
+        if note == 3:
+            queues.add(queue)
+        else:
+            next_due = seconds
+    return Due(queues, next_due)
+
+
+async def register(
+    connection: Connection, sql: Statements, *, worker_id: UUID, name: str, queues: Sequence[str], concurrency: int, lease: float
+) -> None:
+    """Enter a worker; its leases hold for ``lease`` seconds from now."""
+    await connection.execute(sql["register_worker"], worker_id, name, queues, concurrency, lease)
+
+
+class Beat(NamedTuple):
+    """What a heartbeat learns."""
+
+    others_expired: bool
+    next_due: float | None
+
+
+async def beat(connection: Connection, sql: Statements, *, worker_id: UUID, lease: float) -> Beat | None:
+    """Push on a worker's leases by ``lease`` seconds; None when it was given up already."""
+    row = await connection.fetchrow(sql["beat"], worker_id, lease, timeout=lease / 3)
+    return Beat(row[0], row[1]) if row is not None else None
+
+
+class Rescued(NamedTuple):
+    """A worker given up, and how many of its jobs run again."""
+
+    worker: str
+    jobs: int
+    queues: set[str]
+
+
+async def rescue_one(connection: Connection, sql: Statements) -> Rescued | None:
+    """Give up one worker whose time is over; its unfinished jobs are ready again, the lost attempt counted."""
+    async with connection.transaction():
+        expired = await connection.fetchrow(sql["expired_worker"])
+        if expired is None:
+            return None
+        settled = Settled()
+        lost = await _take(connection, sql, expired[0], None)
+        if lost:
+            ids, attempts, times = map(list, zip(*lost, strict=True))
+            message = f"worker {expired[1]!r} stopped sending heartbeats while it ran the job"
+            await connection.execute(
+                sql["record_attempts"],
+                ids,
+                attempts,
+                expired[1],
+                times,
+                ["flowrun.WorkerLost"] * len(ids),
+                [message] * len(ids),
+                [None] * len(ids),
+            )
+            await come_back(connection, sql, [(id, attempt, 0.0) for id, attempt, _ in lost], settled)
+        await connection.execute(sql["delete_worker"], expired[0])
+        return Rescued(expired[1], len(lost), settled.queues)
+
+
+async def hand_back(
+    connection: Connection, sql: Statements, *, worker_id: UUID, leases: Sequence[int] | None
+) -> set[str]:
+    """Give back whatever is unfinished in some (or all) of a worker's own leases; no attempt is used."""
+    async with connection.transaction():
+        settled = Settled()
+        mine = await _take(connection, sql, worker_id, leases)
+        await come_back(connection, sql, [(id, attempt - 1, 0.0) for id, attempt, _ in mine], settled)
+        return settled.queues
+
+
+async def leave(connection: Connection, sql: Statements, *, worker_id: UUID) -> set[str]:
+    """A worker goes: what it still holds is ready again, its row is deleted."""
+    queues = await hand_back(connection, sql, worker_id=worker_id, leases=None)
+    await connection.execute(sql["delete_worker"], worker_id)
+    return queues
+
+
+async def _take(connection: Connection, sql: Statements, worker_id: UUID, leases: Sequence[int] | None) -> list[Any]:
+    held = await connection.fetch(sql["take_leases"], worker_id, leases)
+    open_ids = {row[0] for row in await connection.fetch(sql["unfinished"], [row[0] for row in held])}
+    return [row for row in held if row[0] in open_ids]

@@ -1,0 +1,91 @@
+"""Claimed jobs on their way to a free consumer, and how many more to ask for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Iterable
+from time import monotonic
+
+from flowrun.core.attempt import Claimed
+
+WINDOW = 0.05
+"""Seconds of work to hold ahead of the consumers: about two round trips under load."""
+LARGEST_CLAIM = 400
+"""Jobs in one lease; its arrays then fit into one page of the table."""
+
+
+class Buffer:
+    """A queue between claims and consumers that holds little.
+
+    A job that waits here waits for this worker alone, so only as many are taken ahead as the consumers have lately
+    finished in :data:`WINDOW` seconds: many where jobs take microseconds, none where they take seconds.
+    """
+
+    def __init__(self, concurrency: int) -> None:
+        self.concurrency = concurrency
+        self.jobs: deque[Claimed] = deque()
+        self.running = 0
+        self.room_made = asyncio.Event()
+        self.held: Counter[int] = Counter()
+        """By lease: jobs of it that are not settled yet."""
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._finished = 0
+        self._before = (monotonic(), 0)
+        self._now = (monotonic(), 0)
+
+    def room(self) -> int:
+        """How many jobs more may be claimed."""
+        return min(self.concurrency + self._ahead() - self.running - len(self.jobs), LARGEST_CLAIM)
+
+    def put(self, jobs: Iterable[Claimed]) -> None:
+        """Offer claimed jobs to the consumers."""
+        count = len(self.jobs)
+        self.jobs.extend(jobs)
+        count = len(self.jobs) - count
+        while self._waiting and count:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+                count -= 1
+
+    def hold(self, lease: int, count: int) -> None:
+        """``count`` jobs of ``lease`` are this worker's."""
+        if count:
+            self.held[lease] += count
+
+    def release(self, leases: Iterable[int]) -> tuple[list[int], list[int]]:
+        """Jobs are leaving their leases: the leases concerned, and those that are empty then."""
+        concerned = Counter(leases)
+        spent = []
+        for lease, count in concerned.items():
+            self.held[lease] -= count
+            if self.held[lease] <= 0:
+                del self.held[lease]
+                spent.append(lease)
+        return list(concerned), spent
+
+    async def take(self) -> Claimed:
+        """The next job, when there is one."""
+        while not self.jobs:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(future)
+            self.room_made.set()
+            await future
+        job = self.jobs.popleft()
+        self.running += 1
+        return job
+
+    def finished(self) -> None:
+        """A consumer has done a job."""
+        self.running -= 1
+        self._finished += 1
+        if len(self.jobs) <= self.concurrency:
+            self.room_made.set()
+
+    def _ahead(self) -> int:
+        now = monotonic()
+        if now - self._now[0] > WINDOW:
+            self._before, self._now = self._now, (now, self._finished)
+        elapsed = now - self._before[0]
+        return int((self._finished - self._before[1]) / elapsed * WINDOW) if elapsed > 0 else 0

@@ -1,0 +1,60 @@
+"""The consumers: N tasks that take a job, run it, hand its outcome to the settler, and take the next."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import anyio
+
+from flowrun.worker.session import Session
+from flowrun.worker.settler import Settler
+
+logger = logging.getLogger("flowrun.worker")
+
+UNSETTLED = 500
+"""Jobs done but not yet settled after which a consumer lets others run: handlers that never wait never yield."""
+STUBBORN = 5.0
+"""Seconds a cancelled handler has to end before it is left behind."""
+
+
+async def run(session: Session, settler: Settler) -> None:
+    """Consume until cancelled.
+
+    The consumers are tasks of their own rather than children of a task group, so that a handler that swallows its
+    cancellation can be left behind: a group would wait for it for ever.
+    """
+    loop = asyncio.get_running_loop()
+    tasks = [
+        loop.create_task(_consume(session, settler), name=f"flowrun-consumer-{number}")
+        for number in range(session.concurrency)
+    ]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in tasks:
+            if task.done() and not task.cancelled():
+                task.result()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await _end(tasks)
+
+
+async def _consume(session: Session, settler: Settler) -> None:
+    buffer, run_job = session.buffer, session.runner.run
+    while True:
+        job = await buffer.take()
+        attempted = await run_job(job)
+        settler.put(attempted)
+        buffer.finished()
+        if session.stopping and not buffer.running:
+            session.drained.set()
+        if settler.pending > UNSETTLED:
+            await asyncio.sleep(0)
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    _, stuck = await asyncio.wait(tasks, timeout=STUBBORN)
+    for task in stuck:
+        logger.error("a handler ignores its cancellation and is left behind: %s", task.get_stack(limit=1))

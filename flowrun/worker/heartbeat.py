@@ -1,0 +1,136 @@
+"""The pulse of a worker: heartbeats and notifications, on a thread of their own.
+
+A handler that blocks the event loop must not cost the worker its leases, and a connection that listens must always be
+read: a server process that cannot deliver keeps its snapshot, and the whole database bloats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from flowrun.store import listen, upkeep
+from flowrun.store.pool import LOST
+from flowrun.store.upkeep import Beat
+from flowrun.worker.session import Session
+
+logger = logging.getLogger("flowrun.worker")
+
+RETRY = 0.5
+"""Seconds between attempts to connect."""
+
+
+class Heartbeat:
+    """A thread with its own event loop and one connection. What it hears is handed to the worker's loop."""
+
+    def __init__(self, session: Session, on_beat: Callable[[Beat], None]) -> None:
+        self._session = session
+        self._on_beat = on_beat
+        self._loop = asyncio.get_running_loop()
+        self._own_loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._listening = asyncio.Event()
+        settings = session.client.settings
+        self._listens = settings.listen_dsn is not None or not settings.pooler
+        self._thread = threading.Thread(target=self._main, name="flowrun-heartbeat", daemon=True)
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        self._thread.start()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self._end()
+
+    async def listening(self) -> None:
+        """Return once notifications are heard (at once where none can be)."""
+        if self._listens:
+            await self._listening.wait()
+
+    def _end(self) -> None:
+        if self._own_loop is not None and self._stop is not None:
+            try:
+                self._own_loop.call_soon_threadsafe(self._stop.set)
+            except RuntimeError:
+                return
+        self._thread.join(timeout=5.0)
+
+    def _main(self) -> None:
+        asyncio.run(self._pulse())
+
+    async def _pulse(self) -> None:
+        self._own_loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        if not self._listens:
+            logger.warning(
+                "a pooler without listen_dsn: this worker hears no notifications and polls every %.1f s",
+                self._session.client.settings.poll,
+            )
+        while not self._stop.is_set():
+            connection: Any = None
+            try:
+                connection = await self._connect()
+                await self._beat(connection, self._stop)
+            except LOST as error:
+                logger.warning("the heartbeat's connection was lost (%s); connecting again", error)
+                await self._wait(self._stop, RETRY)
+            finally:
+                if connection is not None:
+                    # Never close(): on a dead link it waits for an answer.
+                    connection.terminate()
+
+    async def _connect(self) -> Any:
+        session = self._session
+        client = session.client
+        connection = await client.database.connect({"synchronous_commit": "off"}, dsn=client.settings.listen_dsn)
+        if self._listens:
+            queues = [client.channels.queue(queue) for queue in session.wake.queues]
+            await listen.listen(connection, [client.channels.control, *queues], self._heard)
+            self._tell(self._listening.set)
+        # Whatever was announced while nobody listened: look everywhere. Listening comes first, looking second.
+        self._tell(session.wake.ring_all)
+        return connection
+
+    async def _beat(self, connection: Any, stop: asyncio.Event) -> None:
+        session = self._session
+        settings = session.client.settings
+        beats = 0
+        while not stop.is_set():
+            beat = await upkeep.beat(
+                connection, session.client.database.sql, worker_id=session.id, lease=settings.lease
+            )
+            if beat is None:
+                logger.error("worker %s was given up by the others: its jobs run elsewhere", session.name)
+                self._tell(session.lost.set)
+                return await self._wait(stop, None)
+            beats += 1
+            # After an outage every worker's time is up: give the others one beat to come back.
+            self._tell(self._on_beat, beat if beats > 1 else beat._replace(others_expired=False))
+            await self._wait(stop, settings.heartbeat)
+        return None
+
+    async def _wait(self, stop: asyncio.Event, seconds: float | None) -> None:
+        try:
+            await asyncio.wait_for(stop.wait(), seconds)
+        except TimeoutError:
+            return
+
+    def _heard(self, channel: str, payload: str) -> None:
+        session = self._session
+        if channel != session.client.channels.control:
+            self._tell(session.wake.ready.set)
+        elif payload == "timer":
+            self._tell(session.wake.due.set)
+        elif payload.startswith("await "):
+            ids = [UUID(id) for id in payload[6:].split(",")]
+            self._tell(session.remember_awaited, ids)
+
+    def _tell(self, function: Callable[..., Any], *args: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            return  # the worker's loop is closed already

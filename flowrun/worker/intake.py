@@ -1,0 +1,58 @@
+"""Between a claim (or a handoff) and the consumers: inputs are fetched, flowrun's own jobs are done on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from flowrun import codec
+from flowrun.core.attempt import Attempted, Claimed, Ending, Success
+from flowrun.core.references import put_back
+from flowrun.core.states import Kind, Outcome
+from flowrun.store import claim
+from flowrun.worker.session import Session
+
+
+async def take_in(
+    session: Session, connection: Any, jobs: Sequence[Claimed], known: Mapping[UUID, str | None] | None = None
+) -> list[Attempted]:
+    """Give handler jobs to the buffer; return how flowrun's own jobs ended.
+
+    ``known`` holds results that this worker has just settled, so that a chain's next step needs no read.
+    """
+    plain = [job for job in jobs if job.sources is None and job.kind == Kind.HANDLER]
+    if len(plain) == len(jobs):
+        session.buffer.put(plain)
+        return []
+    session.buffer.put(plain)
+    others = [job for job in jobs if job.sources is not None or job.kind != Kind.HANDLER]
+    results: dict[UUID, str | None] = dict(known or {})
+    missing = list({source for job in others for source in job.sources or () if source not in results})
+    flows = [job.id for job in others if job.kind == Kind.END]
+    spoiled: dict[UUID, int] = {}
+    if missing or flows:
+        found = await claim.inputs(connection, session.client.database.sql, missing, flows)
+        results.update(found.results)
+        spoiled = found.spoiled
+    ended: list[Attempted] = []
+    ready: list[Claimed] = []
+    for job in others:
+        job.values = [results.get(source) for source in job.sources or ()]
+        if job.kind == Kind.HANDLER:
+            ready.append(job)
+        else:
+            ended.append(_own(job, spoiled.get(job.id)))
+    session.buffer.put(ready)
+    return ended
+
+
+def _own(job: Claimed, worst: int | None) -> Attempted:
+    """The end of a flow, or a join: its outcome follows from its parents'."""
+    if worst is not None:
+        return Ending(job.id, job.lease, job.attempt, Outcome(worst))
+    if job.bindings is None:
+        return Success(job.id, job.lease, job.attempt, None)
+    arguments = codec.load(job.args)
+    put_back(arguments, codec.load(job.bindings), [None if v is None else codec.load(v) for v in job.values or ()])
+    return Success(job.id, job.lease, job.attempt, codec.dump(arguments["result"]))

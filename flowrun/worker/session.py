@@ -1,0 +1,76 @@
+"""What the loops of one worker share while it lives under one id."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from flowrun import mint
+from flowrun.client.dispatch import Client
+from flowrun.core.options import SYSTEM_QUEUE
+from flowrun.worker.buffer import Buffer
+from flowrun.worker.run import Runner
+from flowrun.worker.wake import Wake
+
+
+@dataclass(eq=False)
+class Session:
+    """One life of a worker: an id, its leases, its buffer. A worker that was given up starts another."""
+
+    client: Client
+    queues: Sequence[str]
+    types: Sequence[str]
+    concurrency: int
+    id: UUID = field(default_factory=mint.job_id)
+    name: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
+    stopping: bool = False
+    """No more is claimed or handed off."""
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the worker was given up: its jobs are somebody else's."""
+
+    def __post_init__(self) -> None:
+        settings = self.client.settings
+        self.buffer = Buffer(self.concurrency)
+        self.wake = Wake([*self.queues, SYSTEM_QUEUE])
+        self.runner = Runner(
+            self.client.registry,
+            concurrency=self.concurrency,
+            max_payload=settings.max_payload,
+            error_text=settings.error_text,
+        )
+        self.drained = asyncio.Event()
+        self.awaited: dict[UUID, None] = {}
+        """Jobs and flows that somebody in another process waits for."""
+        self._leases = 0
+
+    def next_lease(self) -> int:
+        """A number for a lease; never used twice under this id."""
+        self._leases += 1
+        return self._leases
+
+    def announce(self, ids: Sequence[UUID]) -> None:
+        """Jobs have ended: tell those who wait."""
+        self.client.waits.settled(ids)
+        if self.awaited:
+            hits = [id for id in ids if id in self.awaited]
+            for id in hits:
+                del self.awaited[id]
+            if hits:
+                self.client.notifier.done(hits)
+
+    def remember_awaited(self, ids: Iterable[UUID]) -> None:
+        """Somebody waits for ``ids``; the oldest are forgotten beyond a bound (those who wait also poll)."""
+        self.awaited.update(dict.fromkeys(ids))
+        while len(self.awaited) > 100_000:
+            del self.awaited[next(iter(self.awaited))]
+
+    async def connect(self, **settings: Any) -> Any:
+        """A connection of one's own, planner pinned."""
+        from flowrun.store.pool import PINNED
+
+        return await self.client.database.connect({**PINNED, **settings})

@@ -1,0 +1,236 @@
+"""Group commit: whatever finished while the last settle was under way is settled by the next."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import anyio
+
+from flowrun import codec
+from flowrun.core.attempt import Attempted, Ending, Failure, Success
+from flowrun.core.compile import END_TYPE, JOIN_TYPE
+from flowrun.core.options import SYSTEM_QUEUE
+from flowrun.core.states import Outcome
+from flowrun.store import settle, upkeep
+from flowrun.store.pool import LOST, REFUSED, REPEATABLE, UNSENDABLE
+from flowrun.store.settle import Leases, Settled
+from flowrun.worker.intake import take_in
+from flowrun.worker.session import Session
+
+logger = logging.getLogger("flowrun.worker")
+
+LARGEST = 2000
+"""Jobs in one settle: more does not make a job cheaper, and delays those behind it."""
+
+
+class Settler:
+    """The only caller of the store's settling. No timers: an idle system settles one job at once."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._successes: list[Success] = []
+        self._endings: list[Ending] = []
+        self._wanted = asyncio.Event()
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self.backlog = False
+        """More is ready than this worker can take: handing over must leave room for it."""
+        self._doubtful: list[int] = []
+        """Handoffs whose settle was sent and never answered."""
+        self._queues = [*session.queues, SYSTEM_QUEUE]
+        self._types = [*session.types, END_TYPE, JOIN_TYPE]
+
+    @property
+    def pending(self) -> int:
+        """Jobs that are done and not yet settled."""
+        return len(self._successes) + len(self._endings)
+
+    def put(self, attempted: Attempted) -> None:
+        """Settle this with the next batch."""
+        if type(attempted) is Success:
+            self._successes.append(attempted)
+        else:
+            self._endings.append(attempted)  # type: ignore[arg-type]
+        self.idle.clear()
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Settle until cancelled. A settle under way is not cut: cancellation never crosses a transaction."""
+        connection: Any = None
+        try:
+            while True:
+                await self._wanted.wait()
+                self._wanted.clear()
+                while self._successes or self._endings:
+                    with anyio.CancelScope(shield=True):
+                        connection = await self._batch(connection)
+                    await anyio.lowlevel.checkpoint()
+                self.idle.set()
+        finally:
+            if connection is not None:
+                connection.terminate()
+
+    async def _batch(self, connection: Any) -> Any:
+        successes, self._successes = self._successes[:LARGEST], self._successes[LARGEST:]
+        endings, self._endings = self._endings[:LARGEST], self._endings[LARGEST:]
+        if successes:
+            leases = Leases(*self._session.buffer.release(success.lease for success in successes))
+            connection, slow = await self._settle(connection, successes, leases)
+            endings += slow
+            concerned, spent = self._session.buffer.release(
+                ending.lease for ending in endings[: len(endings) - len(slow)]
+            )
+            kept = {ending.lease for ending in slow}
+            leases = Leases(
+                list(kept.union(concerned)), [*spent, *(lease for lease in kept if lease not in self._session.buffer.held)]
+            )
+        else:
+            leases = Leases(*self._session.buffer.release(ending.lease for ending in endings))
+        if endings:
+            connection = await self._settle_endings(connection, endings, leases)
+        return connection
+
+    async def _settle(self, connection: Any, successes: list[Success], leases: Leases) -> tuple[Any, list[Ending]]:
+        """The fast way. Returns those that have to go the slow way."""
+        session = self._session
+        lease = session.next_lease()
+        resent = False
+        while not session.lost.is_set():
+            try:
+                connection = await self._connected(connection)
+                settled = await settle.settle(
+                    connection,
+                    session.client.database.sql,
+                    worker_id=session.id,
+                    successes=successes,
+                    leases=leases,
+                    handoff=self._handoff(len(successes)),
+                    handoff_lease=lease,
+                    queues=self._queues,
+                    types=self._types,
+                )
+            except (*UNSENDABLE,) as error:
+                return connection, await self._one_by_one(successes, error)
+            except (*LOST, *REPEATABLE) as error:
+                connection = await self._after(error, connection)
+                if isinstance(error, LOST):
+                    resent = True
+                    self._doubtful.append(lease)
+                    lease = session.next_lease()
+                continue
+            except REFUSED as error:
+                return connection, await self._one_by_one(successes, error)
+            self._report_late(successes, settled, resent)
+            session.buffer.hold(lease, len(settled.handoff))
+            self._tell(settled)
+            if settled.handoff:
+                known = {success.id: success.result for success in successes}
+                try:
+                    for ended in await take_in(session, connection, settled.handoff, known):
+                        self.put(ended)
+                except LOST as error:
+                    connection = await self._after(error, connection)
+                    del session.buffer.held[lease]
+                    self._doubtful.append(lease)
+            by_id = {success.id: success for success in successes} if settled.slow else {}
+            slow = [by_id[id] for id in settled.slow]
+            return connection, [
+                Ending(one.id, one.lease, one.attempt, Outcome.SUCCEEDED, result=one.result) for one in slow
+            ]
+        return connection, []
+
+    async def _settle_endings(self, connection: Any, endings: list[Ending], leases: Leases) -> Any:
+        session = self._session
+        while not session.lost.is_set():
+            try:
+                connection = await self._connected(connection)
+                settled = await settle.settle_endings(
+                    connection,
+                    session.client.database.sql,
+                    worker_id=session.id,
+                    worker=session.name,
+                    endings=endings,
+                    leases=leases,
+                )
+            except (*UNSENDABLE, *REPEATABLE, *LOST, *REFUSED) as error:
+                if isinstance(error, REPEATABLE) or (isinstance(error, LOST) and not isinstance(error, UNSENDABLE)):
+                    connection = await self._after(error, connection)
+                    continue
+                if len(endings) == 1:
+                    endings = [_unstorable(endings[0], error)]
+                    continue
+                for ending in endings:
+                    spent = [n for n in leases.spent if n == ending.lease and ending is _last(endings, n)]
+                    connection = await self._settle_endings(connection, [ending], Leases([ending.lease], spent))
+                return connection
+            self._tell(settled)
+            return connection
+        return connection
+
+    async def _one_by_one(self, successes: list[Success], error: BaseException) -> list[Ending]:
+        """Something in the batch cannot be stored: settle each the slow way, where it fails alone."""
+        logger.error("a batch of %d results was refused by the database (%s); settling one by one", len(successes), error)
+        return [Ending(one.id, one.lease, one.attempt, Outcome.SUCCEEDED, result=one.result) for one in successes]
+
+    def _handoff(self, settling: int) -> int:
+        """How many released jobs to take over directly; with a backlog, at most half of the room is theirs."""
+        if self._session.stopping:
+            return 0
+        room = max(0, self._session.buffer.room())
+        return max(1, room // 2) if self.backlog else max(room, min(settling, 16))
+
+    def _tell(self, settled: Settled) -> None:
+        session = self._session
+        if settled.ids:
+            session.announce(settled.ids)
+        if settled.queues:
+            session.client.notifier.wake(settled.queues)
+        if settled.scheduled:
+            session.wake.due.set()
+
+    def _report_late(self, successes: Sequence[Success], settled: Settled, resent: bool) -> None:
+        missing = len(successes) - len(settled.ids) - len(settled.slow)
+        if missing and not resent:
+            mine: set[UUID] = {*settled.ids, *settled.slow}
+            for success in successes:
+                if success.id not in mine:
+                    logger.warning(
+                        "job %s attempt %d: its result came too late and is refused", success.id, success.attempt
+                    )
+
+    async def _connected(self, connection: Any) -> Any:
+        if connection is None or connection.is_closed():
+            connection = await self._session.connect()
+            if self._doubtful:
+                sql = self._session.client.database.sql
+                queues = await upkeep.hand_back(
+                    connection, sql, worker_id=self._session.id, leases=self._doubtful
+                )
+                self._doubtful.clear()
+                self._session.client.notifier.wake(queues)
+        return connection
+
+    async def _after(self, error: BaseException, connection: Any) -> Any:
+        if isinstance(error, REPEATABLE):
+            logger.info("a settle is repeated: %s", error)
+            return connection
+        logger.warning("the settling connection was lost (%s); connecting again", error)
+        if connection is not None:
+            connection.terminate()
+        await anyio.sleep(0.2)
+        return None
+
+
+def _last(endings: Sequence[Ending], lease: int) -> Ending:
+    return [ending for ending in endings if ending.lease == lease][-1]
+
+
+def _unstorable(ending: Ending, error: BaseException) -> Ending:
+    message = codec.clean_text(f"the outcome cannot be stored: {error}", 1000)
+    failure = Failure("flowrun.ResultNotStorable", message, None)
+    stored = codec.dump({"type": failure.error_type, "message": message})
+    return Ending(ending.id, ending.lease, ending.attempt, Outcome.FAILED, failure=failure, error=stored)

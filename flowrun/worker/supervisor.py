@@ -1,0 +1,159 @@
+"""A worker: starts its loops, stops them, and waits. It decides nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import anyio
+from anyio.abc import TaskStatus
+
+from flowrun.client.dispatch import Client
+from flowrun.core.options import check_name
+from flowrun.errors import ConfigurationError, DatabaseError
+from flowrun.store import upkeep as store_upkeep
+from flowrun.store.pool import LOST, Connection
+from flowrun.store.upkeep import Beat
+from flowrun.worker import consumer, upkeep
+from flowrun.worker.claimer import Claimer
+from flowrun.worker.heartbeat import Heartbeat
+from flowrun.worker.session import Session
+from flowrun.worker.settler import Settler
+
+logger = logging.getLogger("flowrun.worker")
+
+
+class Supervisor:
+    """Runs jobs with ``concurrency`` consumers until :meth:`stop`.
+
+    Stopping is graceful: nothing more is claimed, running jobs have ``grace`` seconds to end, the rest is handed back
+    without using an attempt.
+    """
+
+    def __init__(self, client: Client, *, concurrency: int, queues: Sequence[str], grace: float) -> None:
+        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or not 1 <= concurrency <= 10_000:
+            raise ConfigurationError(f"concurrency must be a whole number from 1 to 10,000; got {concurrency!r}")
+        if not queues or isinstance(queues, str):
+            raise ConfigurationError(f"queues must be a list of names, at least one; got {queues!r}")
+        self._client = client
+        self._concurrency = concurrency
+        self._queues = [check_name("queue", queue) for queue in dict.fromkeys(queues)]
+        self._grace = grace
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._session: Session | None = None
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Stop claiming and drain; ``at_once``: hand back running jobs without waiting for them."""
+        self._stop.set()
+        if at_once:
+            self._hurry.set()
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Work until :meth:`stop`. A worker that the others gave up begins again under a new id."""
+        types = [definition.type for definition in self._client.registry]
+        if not types:
+            logger.warning("this worker has no handlers: it can run no job")
+        started = False
+        while not self._stop.is_set():
+            session = Session(self._client, self._queues, types, self._concurrency)
+            await self._register(session)
+            self._client.notifier.local.append(session.wake.ring)
+            try:
+                async with anyio.create_task_group() as group:
+                    await self._work(session, group, task_status if not started else anyio.TASK_STATUS_IGNORED)
+            finally:
+                self._client.notifier.local.remove(session.wake.ring)
+            started = True
+
+    async def _work(self, session: Session, group: anyio.abc.TaskGroup, task_status: TaskStatus[None]) -> None:
+        """One life of the worker: from its registration until it stops or is given up."""
+        settler = Settler(session)
+        timers, rescuer = upkeep.Timers(session), upkeep.Rescuer(session)
+
+        def on_beat(beat: Beat) -> None:
+            timers.learn(beat)
+            rescuer.learn(beat)
+
+        heartbeat = Heartbeat(session, on_beat)
+        claims, consumers = anyio.CancelScope(), anyio.CancelScope()
+        group.start_soon(heartbeat.run)
+        await heartbeat.listening()
+        group.start_soon(settler.run)
+        group.start_soon(_within, consumers, consumer.run, session, settler)
+        group.start_soon(_within, claims, Claimer(session, settler).run)
+        group.start_soon(timers.run)
+        group.start_soon(rescuer.run)
+        group.start_soon(upkeep.hand_back_sitting, session, settler)
+        logger.info("worker %s (%s) runs %d type(s) from %s", session.name, session.id, len(session.types), session.queues)
+        task_status.started()
+        try:
+            await _first(self._stop.wait, session.lost.wait)
+            session.stopping = True
+            if not session.lost.is_set():
+                await self._drain(session, settler, claims)
+        finally:
+            with anyio.CancelScope(shield=True):
+                consumers.cancel()
+                claims.cancel()
+                if not session.lost.is_set():
+                    await self._leave(session, settler)
+            group.cancel_scope.cancel()
+
+    async def _drain(self, session: Session, settler: Settler, claims: anyio.CancelScope) -> None:
+        """Let running jobs end, for a while."""
+        upkeep.empty_buffer(session, settler)
+        claims.cancel()
+        if session.buffer.running:
+            with anyio.move_on_after(self._grace):
+                await _first(session.drained.wait, self._hurry.wait, session.lost.wait)
+
+    async def _leave(self, session: Session, settler: Settler) -> None:
+        """Settle what is done, hand back the rest, sign off. What cannot be told now, the rescue of others finds."""
+        try:
+            with anyio.move_on_after(10.0):
+                await asyncio.sleep(0)
+                upkeep.empty_buffer(session, settler)
+                await settler.idle.wait()
+            database = self._client.database
+
+            async def verb(connection: Connection) -> set[str]:
+                return await store_upkeep.leave(connection, database.sql, worker_id=session.id)
+
+            self._client.notifier.wake(await database.repeat(verb))
+        except (DatabaseError, *LOST) as error:
+            logger.warning("worker %s could not sign off (%s); its jobs run again after its lease", session.name, error)
+
+    async def _register(self, session: Session) -> None:
+        database, settings = self._client.database, self._client.settings
+
+        async def verb(connection: Connection) -> None:
+            await store_upkeep.register(
+                connection,
+                database.sql,
+                worker_id=session.id,
+                name=session.name,
+                queues=session.queues,
+                concurrency=session.concurrency,
+                lease=settings.lease,
+            )
+
+        await database.repeat(verb)
+
+
+async def _within(scope: anyio.CancelScope, run: object, *args: object) -> None:
+    with scope:
+        await run(*args)  # type: ignore[operator]
+
+
+async def _first(*waits: object) -> None:
+    """Return when the first of ``waits`` does."""
+    async with anyio.create_task_group() as group:
+
+        async def one(wait: object) -> None:
+            await wait()  # type: ignore[operator]
+            group.cancel_scope.cancel()
+
+        for wait in waits:
+            group.start_soon(one, wait)

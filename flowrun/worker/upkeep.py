@@ -1,0 +1,121 @@
+"""What a worker does beside running jobs: due jobs, rescue of others' jobs, and not sitting on what it cannot run."""
+
+from __future__ import annotations
+
+import logging
+from time import monotonic
+
+import anyio
+
+from flowrun.core.attempt import Ending
+from flowrun.errors import DatabaseError
+from flowrun.store import upkeep
+from flowrun.store.pool import LOST, REPEATABLE, Connection
+from flowrun.store.upkeep import Beat, Due, Rescued
+from flowrun.worker.session import Session
+from flowrun.worker.settler import Settler
+
+logger = logging.getLogger("flowrun.worker")
+
+SITTING = 1.0
+"""Seconds after which jobs that no consumer could take are handed back."""
+PAUSE = 0.005
+"""Seconds between two looks at the schedule, however often it is rung."""
+
+
+class Timers:
+    """Makes due jobs ready. Sleeps until the earliest, not in a polling loop."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._due_at: float | None = None
+
+    def learn(self, beat: Beat) -> None:
+        """A heartbeat saw when the next job is due: another process may have scheduled it and died."""
+        if beat.next_due is not None and (self._due_at is None or monotonic() + beat.next_due < self._due_at):
+            self._session.wake.due.set()
+
+    async def run(self) -> None:
+        """Make due until cancelled."""
+        session = self._session
+        while True:
+            await self._sleep()
+            session.wake.due.clear()
+            try:
+                due = await self._make_due()
+            except (DatabaseError, *LOST, *REPEATABLE) as error:
+                logger.warning("cannot look for due jobs (%s); trying again", error)
+                await anyio.sleep(0.5)
+                session.wake.due.set()
+                continue
+            self._due_at = None if due.next_due is None else monotonic() + max(0.0, due.next_due)
+            if due.queues:
+                session.client.notifier.wake(due.queues)
+            await anyio.sleep(PAUSE)
+
+    async def _sleep(self) -> None:
+        seconds = None if self._due_at is None else max(0.0, self._due_at - monotonic())
+        with anyio.move_on_after(seconds):
+            await self._session.wake.due.wait()
+
+    async def _make_due(self) -> Due:
+        database = self._session.client.database
+
+        async def verb(connection: Connection) -> Due:
+            return await upkeep.make_due(connection, database.sql)
+
+        with anyio.CancelScope(shield=True):
+            return await database.repeat(verb)
+
+
+class Rescuer:
+    """Gives up workers whose heartbeat stopped, and makes their jobs ready again."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._expired = anyio.Event()
+
+    def learn(self, beat: Beat) -> None:
+        """A heartbeat saw whether another worker's time is up."""
+        if beat.others_expired:
+            self._expired.set()
+
+    async def run(self) -> None:
+        """Rescue until cancelled."""
+        while True:
+            await self._expired.wait()
+            self._expired = anyio.Event()
+            try:
+                while (rescued := await self._rescue()) is not None:
+                    logger.warning("worker %s is gone; %d of its jobs run again", rescued.worker, rescued.jobs)
+                    self._session.client.notifier.wake(rescued.queues)
+            except (DatabaseError, *LOST, *REPEATABLE) as error:
+                logger.warning("cannot rescue jobs (%s); trying again with the next heartbeat", error)
+
+    async def _rescue(self) -> Rescued | None:
+        database = self._session.client.database
+
+        async def verb(connection: Connection) -> Rescued | None:
+            return await upkeep.rescue_one(connection, database.sql)
+
+        with anyio.CancelScope(shield=True):
+            return await database.repeat(verb)
+
+
+async def hand_back_sitting(session: Session, settler: Settler) -> None:
+    """Hand back claimed jobs that wait too long for a consumer: another worker may be free. Until cancelled."""
+    while True:
+        await anyio.sleep(SITTING)
+        oldest = session.buffer.jobs[0] if session.buffer.jobs else None
+        if oldest is None:
+            continue
+        await anyio.sleep(SITTING)
+        if session.buffer.jobs and session.buffer.jobs[0] is oldest:
+            empty_buffer(session, settler)
+
+
+def empty_buffer(session: Session, settler: Settler) -> None:
+    """Hand back all jobs that no consumer has begun; no attempt is used."""
+    while session.buffer.jobs:
+        job = session.buffer.jobs.popleft()
+        settler.put(Ending(job.id, job.lease, job.attempt, None, attempts_used=job.attempt - 1))
