@@ -58,15 +58,18 @@ class Flowrun:
         )
         self.client = Client(database, self.registry, self.settings)
         self._users = 0
-        self._opening = asyncio.Lock()
+        self._opening: tuple[object, asyncio.Lock] | None = None
         self._resources: AsyncExitStack | None = None
 
     # -- handlers ---------------------------------------------------------------------------------------------------
 
+    # What an `async def` returns is a value too, so the overloads overlap; the first that fits is the right one.
     @overload
-    def handler(self, function: Callable[Concatenate[Job, P], Awaitable[R]], /) -> AsyncJobHandler[P, R]: ...
+    def handler(  # type: ignore[overload-overlap] # pyright: ignore[reportOverlappingOverload]
+        self, function: Callable[Concatenate[Job, P], Awaitable[R]], /
+    ) -> AsyncJobHandler[P, R]: ...
     @overload
-    def handler(self, function: Callable[P, Awaitable[R]], /) -> AsyncHandler[P, R]: ...
+    def handler(self, function: Callable[P, Awaitable[R]], /) -> AsyncHandler[P, R]: ...  # type: ignore[overload-overlap]
     @overload
     def handler(self, function: Callable[Concatenate[Job, P], R], /) -> ThreadJobHandler[P, R]: ...
     @overload
@@ -116,8 +119,7 @@ class Flowrun:
 
         flow = app.flow("order-42")
         """
-        tags = defaults.pop("tags", None)
-        flow = Flow(name, output=output, tags=tags, **defaults)
+        flow = Flow(name, output=output, **defaults)
         flow._dispatcher = self.client
         return flow
 
@@ -154,7 +156,7 @@ class Flowrun:
 
     async def __aenter__(self) -> Self:
         """Open the pool: dispatch from anywhere. Entering again inside is fine."""
-        async with self._opening:
+        async with self._lock():
             if self._users == 0:
                 await self._open()
             self._users += 1
@@ -162,7 +164,7 @@ class Flowrun:
 
     async def __aexit__(self, *_: object) -> None:
         """Send the last wake-ups and close the pool."""
-        async with self._opening:
+        async with self._lock():
             self._users -= 1
             if self._users == 0 and self._resources is not None:
                 resources, self._resources = self._resources, None
@@ -220,7 +222,15 @@ class Flowrun:
         named = [definition.options.get("queue", "default") for definition in self.registry]
         return list(dict.fromkeys(["default", *named]))
 
+    def _lock(self) -> asyncio.Lock:
+        """One opens or closes at a time; the lock belongs to the running loop."""
+        loop = asyncio.get_running_loop()
+        if self._opening is None or self._opening[0] is not loop:
+            self._opening = (loop, asyncio.Lock())
+        return self._opening[1]
+
     async def _open(self) -> None:
+        self.client.renew()
         async with AsyncExitStack() as stack:
             if self._directory is not None:
                 await self._start_embedded(stack)

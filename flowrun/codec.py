@@ -56,8 +56,10 @@ def size_words(size: int) -> str:
 
 def clean_text(text: str, limit: int) -> str:
     """``text`` as PostgreSQL can store it: no NUL, no lone surrogate, at most ``limit`` characters."""
-    text = text[: limit + 1].replace("\x00", "\ufffd") if len(text) <= limit else (
-        text[:limit].replace("\x00", "\ufffd") + _TRUNCATED.format(len(text) - limit)
+    text = (
+        text[: limit + 1].replace("\x00", "\ufffd")
+        if len(text) <= limit
+        else (text[:limit].replace("\x00", "\ufffd") + _TRUNCATED.format(len(text) - limit))
     )
     return text.encode("utf-8", "replace").decode("utf-8")
 

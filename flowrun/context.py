@@ -15,9 +15,9 @@ _logger = logging.getLogger("flowrun.job")
 class Job:
     """The running job. A handler's parameter annotated ``Job`` receives it.
 
-        @app.handler
-        async def send_email(job: Job, to: str) -> None:
-            job.log.info("attempt %d of %d", job.attempt, job.attempts)
+    @app.handler
+    async def send_email(job: Job, to: str) -> None:
+        job.log.info("attempt %d of %d", job.attempt, job.attempts)
     """
 
     __slots__ = ("_log", "attempt", "attempts", "flow_id", "id", "name", "priority", "queue", "tags", "type")

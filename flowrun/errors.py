@@ -1,27 +1,27 @@
 """Every exception flowrun raises.
 
-    FlowrunError
-    ├── ConfigurationError          a setting cannot work (also ValueError)
-    ├── InvalidArguments            arguments do not fit a handler, or JSON cannot carry them (also ValueError)
-    ├── InvalidFlow                 a flow cannot be dispatched as written (also ValueError)
-    ├── UnknownHandler              no handler of that type is registered (also LookupError)
-    ├── NotFound                    no job or flow with that id is stored (also LookupError)
-    ├── DatabaseError
-    │   ├── DatabaseUnavailable     PostgreSQL cannot be reached
-    │   ├── MigrationNeeded         the schema is missing or older than this flowrun
-    │   ├── SchemaTooNew            the schema was made by a newer flowrun
-    │   └── EmbeddedPostgresError   the embedded PostgreSQL cannot be found or started
-    └── RunError                    what waiting for a result can raise
-        ├── JobFailed
-        ├── JobCancelled
-        ├── JobSkipped
-        ├── FlowFailed
-        └── FlowCancelled
+FlowrunError
+├── ConfigurationError          a setting cannot work (also ValueError)
+├── InvalidArguments            arguments do not fit a handler, or JSON cannot carry them (also ValueError)
+├── InvalidFlow                 a flow cannot be dispatched as written (also ValueError)
+├── UnknownHandler              no handler of that type is registered (also LookupError)
+├── NotFound                    no job or flow with that id is stored (also LookupError)
+├── DatabaseError
+│   ├── DatabaseUnavailable     PostgreSQL cannot be reached
+│   ├── MigrationNeeded         the schema is missing or older than this flowrun
+│   ├── SchemaTooNew            the schema was made by a newer flowrun
+│   └── EmbeddedPostgresError   the embedded PostgreSQL cannot be found or started
+└── RunError                    what waiting for a result can raise
+    ├── JobFailed
+    ├── JobCancelled
+    ├── JobSkipped
+    ├── FlowFailed
+    └── FlowCancelled
 
-    HandlerSignal                   raised by handlers to say how an attempt ends (not an error)
-    ├── Discard
-    ├── Retry
-    └── Snooze
+HandlerSignal                   raised by handlers to say how an attempt ends (not an error)
+├── Discard
+├── Retry
+└── Snooze
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class FlowCancelled(RunError):
     """The flow was cancelled before it could succeed."""
 
 
-class HandlerSignal(Exception):  # noqa: N818 - it says how an attempt ends; it is not an error
+class HandlerSignal(Exception):
     """Raised by a handler to say how the attempt ends."""
 
 

@@ -109,8 +109,10 @@ class Definition:
 
     @cached_property
     def _arguments(self) -> Any:
+        from typing import NotRequired, Required
+
         from pydantic import ConfigDict, TypeAdapter, with_config
-        from typing_extensions import NotRequired, Required, TypedDict
+        from typing_extensions import TypedDict
 
         fields: dict[str, Any] = {}
         for name, parameter in self.signature.parameters.items():
@@ -118,7 +120,7 @@ class Definition:
                 required = parameter.default is inspect.Parameter.empty
                 hint = self.hints.get(name, Any)
                 fields[name] = Required[hint] if required else NotRequired[hint]
-        shape = TypedDict(self.type, fields)  # type: ignore[operator]
+        shape = TypedDict(self.type, fields)  # type: ignore[misc]
         extra = ConfigDict(extra="forbid" if self._extra is None else "allow")
         return TypeAdapter(with_config(extra)(shape))
 
@@ -143,7 +145,9 @@ def define(function: Callable[..., Any], type: str | None, options: JobOptions) 
         raise ConfigurationError(f"handler {name!r} must be a function, not {function!r}")
     inner = function.func if isinstance(function, partial) else function
     if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
-        raise ConfigurationError(f"handler {name!r} is a generator function; a handler returns its result, it cannot yield")
+        raise ConfigurationError(
+            f"handler {name!r} is a generator function; a handler returns its result, it cannot yield"
+        )
     call = getattr(inner, "__call__", None)  # noqa: B004 - the bound method of a callable object
     threaded = not (inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call))
     signature = inspect.signature(function)
@@ -151,7 +155,9 @@ def define(function: Callable[..., Any], type: str | None, options: JobOptions) 
     job_parameter: str | None = None
     for parameter in signature.parameters.values():
         if parameter.kind in _UNSUPPORTED:
-            raise ConfigurationError(f"handler {name!r} has {_UNSUPPORTED[parameter.kind]}; arguments are passed by name")
+            raise ConfigurationError(
+                f"handler {name!r} has {_UNSUPPORTED[parameter.kind]}; arguments are passed by name"
+            )
         if hints.get(parameter.name) is Job:
             if job_parameter is not None:
                 raise ConfigurationError(f"handler {name!r} has two parameters annotated Job")
@@ -174,7 +180,7 @@ class Registry:
         if other is not None:
             raise ConfigurationError(
                 f"two handlers of type {definition.type!r}: {other.place} and {definition.place}; "
-                "give one another name: @app.handler(\"name\")"
+                'give one another name: @app.handler("name")'
             )
         self._definitions[definition.type] = definition
 
@@ -210,7 +216,9 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         for name, hint in getattr(inner, "__annotations__", {}).items():
             try:
                 probe = {"__annotations__": {name: hint}, "__module__": inner.__module__}
-                found[name] = get_type_hints(_Probe(probe), getattr(inner, "__globals__", {}), include_extras=True)[name]
+                found[name] = get_type_hints(_Probe(probe), getattr(inner, "__globals__", {}), include_extras=True)[
+                    name
+                ]
             except (NameError, TypeError):
                 continue
         return found

@@ -35,8 +35,12 @@ class Client:
         self.registry = registry
         self.settings = settings
         self.channels = Channels(settings.schema)
-        self.notifier = Notifier(database, self.channels)
-        self.waits = Waits(database, self.channels, self.notifier, settings.listen_dsn)
+        self.renew()
+
+    def renew(self) -> None:
+        """Forget what belonged to another event loop: an app can be opened again in a new one (every test has its own)."""
+        self.notifier = Notifier(self.database, self.channels)
+        self.waits = Waits(self.database, self.channels, self.notifier, self.settings.listen_dsn)
 
     async def dispatch_job(self, spec: CoreJobSpec[R]) -> JobRun[R]:
         """Store one job."""
@@ -134,7 +138,9 @@ class Client:
     def _storable(self, value: Any, name: str, where: str) -> None:
         """Notice what pydantic would hide: it turns NaN into null when it writes JSON."""
         if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-            raise InvalidArguments(f"{where}, argument {name!r}: {value} cannot be stored: JSON has no NaN and no infinity")
+            raise InvalidArguments(
+                f"{where}, argument {name!r}: {value} cannot be stored: JSON has no NaN and no infinity"
+            )
 
     def _wake(self, plan: Plan) -> None:
         self.notifier.wake(plan.queues(), scheduled=plan.scheduled())

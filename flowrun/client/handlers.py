@@ -64,29 +64,39 @@ if TYPE_CHECKING:
     class AsyncHandler(Handler[P, R_co]):
         """A handler made of an ``async def``."""
 
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]: ...
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
+            """Call the function itself."""
+            ...
 
     class AsyncJobHandler(Handler[P, R_co]):
         """A handler made of an ``async def`` that takes the running job first."""
 
-        def __call__(self, job: Job, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]: ...
+        def __call__(self, job: Job, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
+            """Call the function itself."""
+            ...
 
     class ThreadHandler(Handler[P, R_co]):
         """A handler made of a plain ``def``: it runs in a thread."""
 
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+            """Call the function itself."""
+            ...
 
     class ThreadJobHandler(Handler[P, R_co]):
         """A handler made of a plain ``def`` that takes the running job first."""
 
-        def __call__(self, job: Job, /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+        def __call__(self, job: Job, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
+            """Call the function itself."""
+            ...
 
 
 class Register(Protocol):
     """What ``@app.handler("name", ...)`` returns: a decorator."""
 
     @overload
-    def __call__(self, function: Callable[Concatenate[Job, P], Awaitable[R]], /) -> AsyncJobHandler[P, R]: ...
+    def __call__(  # pyright: ignore[reportOverlappingOverload]
+        self, function: Callable[Concatenate[Job, P], Awaitable[R]], /
+    ) -> AsyncJobHandler[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, Awaitable[R]], /) -> AsyncHandler[P, R]: ...
     @overload

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
 
 import anyio
+
+Service: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
+"""An ``async def`` that takes ``task_status``."""
+
 
 class Host:
     """Runs services in one task group.
@@ -22,7 +27,7 @@ class Host:
         self._task: asyncio.Task[None] | None = None
         self._stop: asyncio.Event = asyncio.Event()
 
-    async def start(self, *services: Callable[..., Awaitable[None]]) -> None:
+    async def start(self, *services: Service) -> None:
         """Start ``services``, each with ``task_status``, and return when all have said that they have started."""
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stop = asyncio.Event()
@@ -53,7 +58,7 @@ class Host:
             except BaseExceptionGroup as group:
                 raise _only(group) from None
 
-    async def _run(self, services: tuple[Callable[..., Awaitable[None]], ...], ready: asyncio.Future[None]) -> None:
+    async def _run(self, services: tuple[Service, ...], ready: asyncio.Future[None]) -> None:
         async with anyio.create_task_group() as group:
             for service in services:
                 await group.start(service)

@@ -97,6 +97,6 @@ class Notifier:
         pending, self._pending = list(self._pending), {}
         ids, self._ids = self._ids, {}
         for (channel, word), many in ids.items():
-            for at in range(0, len(many), IDS_PER_PAYLOAD):
-                pending.append((channel, word + ",".join(map(str, many[at : at + IDS_PER_PAYLOAD]))))
+            parts = (many[at : at + IDS_PER_PAYLOAD] for at in range(0, len(many), IDS_PER_PAYLOAD))
+            pending.extend((channel, word + ",".join(map(str, part))) for part in parts)
         return pending

@@ -49,5 +49,7 @@ class Flow(core_flow.Flow):
 
 def _client(dispatcher: Any, what: str) -> Client:
     if dispatcher is None:
-        raise ConfigurationError(f"{what} belongs to no app; make it by handler.job(...), app.job(...) or app.flow(...)")
+        raise ConfigurationError(
+            f"{what} belongs to no app; make it by handler.job(...), app.job(...) or app.flow(...)"
+        )
     return cast("Client", dispatcher)

@@ -1,7 +1,7 @@
 """How long a failed attempt waits for the next one.
 
-    >>> exponential(2.0, cap=300.0, jitter=0.0)(3)
-    8.0
+>>> exponential(2.0, cap=300.0, jitter=0.0)(3)
+8.0
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ _DAY = 86_400.0
 class Policy(Protocol):
     """A backoff that can be stored with a job."""
 
-    jitter: float
+    @property
+    def jitter(self) -> float:
+        """The share of the delay that is random."""
+        ...
 
     def __call__(self, attempt: int) -> float:
         """Seconds to wait after ``attempt`` failed, before jitter."""

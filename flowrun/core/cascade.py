@@ -59,9 +59,7 @@ class Cascade(Generic[Id]):
     """New counters of jobs that go on waiting."""
 
 
-def decide(
-    ended: Mapping[Id, Ended], edges: Iterable[Edge[Id]], blocked: Mapping[Id, Counters]
-) -> Cascade[Id]:
+def decide(ended: Mapping[Id, Ended], edges: Iterable[Edge[Id]], blocked: Mapping[Id, Counters]) -> Cascade[Id]:
     """Follow ``ended`` through ``edges`` until nothing changes any more.
 
     ``blocked`` holds the counters of every job that still waits; a child that is not in it was decided before, and

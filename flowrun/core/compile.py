@@ -183,7 +183,7 @@ class _Layout:
             vertex.parents[self.ends[flow], condition] = None
 
     def _connect_end(self, flow: Flow, referenced: set[Node[Any]]) -> None:
-        inner = set()
+        inner: set[int] = set()
         for node in flow.nodes:
             entrance = self._entrance(node)
             if entrance is not None:
@@ -359,13 +359,13 @@ def _job_row(
         flow_id,
         int(Kind.HANDLER),
         name,
-        merged["queue"],
+        merged.get("queue", "default"),
         spec.type,
         encoded.args if encoded else "{}",
         None,
         dump(encoded.bindings) if encoded and encoded.bindings else None,
-        merged["priority"],
-        merged["optional"],
+        merged.get("priority", 5),
+        merged.get("optional", False),
         merged.get("delay"),
         merged.get("run_at"),
         dump(stored) if stored else None,

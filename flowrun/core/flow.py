@@ -1,9 +1,9 @@
 """A flow as written: nodes, and what each waits for.
 
-    flow = Flow("order-42")
-    pay = flow.add(charge_payment.job(order_id=42))
-    mail = flow.add(send_confirmation.job(order_id=42), after=pay)
-    flow.add(send_problem_email.job(), after=pay.failed)
+flow = Flow("order-42")
+pay = flow.add(charge_payment.job(order_id=42))
+mail = flow.add(send_confirmation.job(order_id=42), after=pay)
+flow.add(send_problem_email.job(), after=pay.failed)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flowrun.core.job import JobSpec
 from flowrun.core.options import JobOptions
 from flowrun.core.references import Reference
 from flowrun.core.states import Condition
-from flowrun.errors import ConfigurationError, InvalidFlow
+from flowrun.errors import InvalidFlow
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -55,7 +55,14 @@ class Node(Generic[R_co]):
     __slots__ = ("after", "flow", "inner", "name", "named", "optional", "spec")
 
     def __init__(
-        self, flow: Flow, name: str, *, named: bool, spec: JobSpec[R_co] | None, inner: Flow | None, optional: bool | None
+        self,
+        flow: Flow,
+        name: str,
+        *,
+        named: bool,
+        spec: JobSpec[R_co] | None,
+        inner: Flow | None,
+        optional: bool | None,
     ) -> None:
         self.flow = flow
         self.name = name
@@ -113,7 +120,7 @@ class Flow:
     """Jobs that wait for each other. Write it, then ``await flow.dispatch()``.
 
     ``output`` says which node's result is the flow's (a node or its name; default: the single last node, else a dict
-    of all last nodes' results by name). The other options are defaults for its jobs.
+    of all last nodes' results by name). ``tags`` are the flow's own; the other options are defaults for its jobs.
     """
 
     def __init__(
@@ -121,13 +128,12 @@ class Flow:
         name: str,
         *,
         output: Node[Any] | str | None = None,
-        tags: Sequence[str] | None = None,
         **defaults: Unpack[JobOptions],
     ) -> None:
         self.name = job_options.check_name("a flow's name", name)
         self.output = output
-        self.tags: list[str] = list(job_options.check({"tags": tags}, f"flow {name!r}").get("tags", ()))
         self.defaults = job_options.check(defaults, f"flow {name!r}")
+        self.tags: list[str] = list(self.defaults.pop("tags", ()))
         self.nodes: list[Node[Any]] = []
         self.callbacks: list[tuple[Condition, Node[Any]]] = []
         self.parent: Flow | None = None
@@ -170,14 +176,18 @@ class Flow:
         """Add a job that runs after ``parent`` succeeded: the parent/child form of ``add(spec, after=parent)``."""
         return self.add(spec, after=parent, name=name)
 
-    def chain(self, *specs: JobSpec[Any] | Flow | Sequence[JobSpec[Any] | Flow], after: After | None = None) -> list[Node[Any]]:
+    def chain(
+        self, *specs: JobSpec[Any] | Flow | Sequence[JobSpec[Any] | Flow], after: After | None = None
+    ) -> list[Node[Any]]:
         """Add jobs each of which runs after the one before; the first after ``after``. A list is accepted too."""
         nodes: list[Node[Any]] = []
         for spec in flatten(specs):
             nodes.append(self.add(cast(Any, spec), after=nodes[-1] if nodes else after))
         return nodes
 
-    def group(self, *specs: JobSpec[Any] | Flow | Sequence[JobSpec[Any] | Flow], after: After | None = None) -> list[Node[Any]]:
+    def group(
+        self, *specs: JobSpec[Any] | Flow | Sequence[JobSpec[Any] | Flow], after: After | None = None
+    ) -> list[Node[Any]]:
         """Add jobs that run side by side, each after ``after``. A list is accepted too."""
         return [self.add(cast(Any, spec), after=after) for spec in flatten(specs)]
 
@@ -272,7 +282,7 @@ def at_least(count: int, *conditions: Node[Any] | When | str) -> Join:
     """
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(conditions):
         raise InvalidFlow(
-            f"at_least({count!r}, ...) over {len(conditions)} condition(s): the count must be between 1 and their number"
+            f"at_least({count!r}, ...) of {len(conditions)} condition(s): the count must be between 1 and their number"
         )
     whens: list[When] = []
     for item in conditions:

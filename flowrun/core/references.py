@@ -7,7 +7,7 @@ of *bindings*: where in the arguments, which parent, which path into its result.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn, Protocol, TypeAlias
+from typing import Any, NoReturn, Protocol, TypeAlias, cast
 
 from flowrun.errors import InvalidFlow
 
@@ -112,7 +112,7 @@ def put_back(arguments: dict[str, Any], bindings: Sequence[Any], results: Sequen
             if value is None and depth == 0:
                 break
             try:
-                value = value[key]
+                value = cast(Any, value)[key]
             except (KeyError, IndexError, TypeError):
                 path = "".join(f"[{part!r}]" for part in into)
                 raise Unresolved(f"argument {where[0]!r}: the parent's result has no {path}") from None

@@ -1,0 +1,1 @@
+"""flowrun with other libraries; each needs its own extra."""

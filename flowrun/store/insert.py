@@ -59,9 +59,7 @@ async def _copy_flow(connection: Connection, sql: Statements, plan: Plan) -> Non
             ("edges", ("parent_id", "child_id", "condition"), plan.edges),
             ("blocked", ("id", "need", "open"), plan.blocked),
         ):
-            await connection.copy_records_to_table(
-                table, schema_name=sql.schema, columns=columns, records=rows
-            )
+            await connection.copy_records_to_table(table, schema_name=sql.schema, columns=columns, records=rows)
         await connection.execute(sql["copied_free"], [job.id for job in plan.free])
 
 

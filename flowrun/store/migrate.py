@@ -40,11 +40,9 @@ class Migration(NamedTuple):
 @cache
 def migrations() -> tuple[Migration, ...]:
     """The migrations this flowrun ships, in order."""
-    found = []
-    for file in (files("flowrun.store") / "migrations").iterdir():
-        if match := _FILE.fullmatch(file.name):
-            found.append(Migration(int(match[1]), match[2], file.read_text("utf-8")))
-    return tuple(sorted(found))
+    folder = files("flowrun.store") / "migrations"
+    named = [(match, file) for file in folder.iterdir() if (match := _FILE.fullmatch(file.name))]
+    return tuple(sorted(Migration(int(match[1]), match[2], file.read_text("utf-8")) for match, file in named))
 
 
 def script(schema: str) -> str:
@@ -55,7 +53,7 @@ def script(schema: str) -> str:
             f"-- {migration.number:04d}_{migration.name}",
             render(migration.text, schema).strip(),
             render(
-                "insert into flowrun.migrations (number, name, checksum) "
+                "insert into flowrun.migrations (number, name, checksum) "  # noqa: S608 - from our own file names
                 f"values ({migration.number}, '{migration.name}', '{migration.checksum}');",
                 schema,
             ),

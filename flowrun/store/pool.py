@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -14,10 +14,8 @@ import asyncpg
 from flowrun.errors import DatabaseError, DatabaseUnavailable, FlowrunError, MigrationNeeded
 from flowrun.store.statement import Statements
 
-if TYPE_CHECKING:
-    Connection: TypeAlias = "asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]"
-else:
-    Connection = asyncpg.Connection
+Connection: TypeAlias = Any
+"""An asyncpg connection, of the pool or not. asyncpg ships no types of its own."""
 
 T = TypeVar("T")
 
@@ -44,7 +42,7 @@ REPEATABLE = (
 """Nothing was done; the whole transaction can be sent again."""
 
 UNSENDABLE = (asyncpg.exceptions._base.DataError,)
-"""The values do not fit the parameters: the driver did not send them. (It is an InterfaceError, but no lost connection.)"""
+"""The values do not fit the parameters: the driver did not send them (an InterfaceError, yet no lost connection)."""
 
 REFUSED = (asyncpg.PostgresError, ValueError, TypeError)
 """The statement cannot be done with these values; sending it again changes nothing."""
@@ -73,7 +71,7 @@ class Database:
         self.pooler = pooler
         self._size = pool_size
         self._timeout = connect_timeout
-        self._pool: asyncpg.Pool[Any] | None = None
+        self._pool: asyncpg.Pool | None = None
 
     async def open(self) -> None:
         """Connect; DatabaseUnavailable says where to, without the password."""
@@ -111,7 +109,7 @@ class Database:
         """A connection of one's own, with server settings."""
         return await asyncpg.connect(
             dsn or self.dsn,
-            timeout=self._timeout,
+            timeout=cast(Any, self._timeout),
             server_settings=self._settings(settings or {}),
             **self._cache(),
         )
@@ -123,7 +121,10 @@ class Database:
             return rows
 
     async def repeat(self, verb: Callable[[Connection], Awaitable[T]], *, safe: bool = True) -> T:
-        """Run ``verb`` on a connection of the pool, again where nothing was done or (if ``safe``) doing it twice is harmless."""
+        """Run ``verb`` on a connection of the pool.
+
+        Again where nothing was done, and, if ``safe`` (doing it twice is harmless), where that is not known.
+        """
         attempt = 0
         while True:
             attempt += 1

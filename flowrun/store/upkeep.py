@@ -33,7 +33,14 @@ async def make_due(connection: Connection, sql: Statements) -> Due:
 
 
 async def register(
-    connection: Connection, sql: Statements, *, worker_id: UUID, name: str, queues: Sequence[str], concurrency: int, lease: float
+    connection: Connection,
+    sql: Statements,
+    *,
+    worker_id: UUID,
+    name: str,
+    queues: Sequence[str],
+    concurrency: int,
+    lease: float,
 ) -> None:
     """Enter a worker; its leases hold for ``lease`` seconds from now."""
     await connection.execute(sql["register_worker"], worker_id, name, queues, concurrency, lease)

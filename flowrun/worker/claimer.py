@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 
+from flowrun.core.attempt import Claimed
 from flowrun.core.compile import END_TYPE, JOIN_TYPE
 from flowrun.core.options import SYSTEM_QUEUE
 from flowrun.store import claim, upkeep
@@ -16,6 +17,7 @@ from flowrun.store.pool import LOST, REPEATABLE
 from flowrun.worker.intake import take_in
 from flowrun.worker.session import Session
 from flowrun.worker.settler import Settler
+from flowrun.worker.shield import shielded
 
 logger = logging.getLogger("flowrun.worker")
 
@@ -71,7 +73,7 @@ class Claimer:
             return
         session.wake.ready.clear()
         from_head = self._choose_start()
-        jobs = await self._claim(connection, room)
+        jobs = await shielded(self._claim(connection, room))
         if from_head:
             self._head_cost = monotonic() - self._head_at
             self._head_at += self._head_cost * (1 + HEAD_SHARE)
@@ -93,33 +95,32 @@ class Claimer:
 
     def _choose_start(self) -> bool:
         now = monotonic()
-        if now >= self._head_at or self._head_cost < CHEAP and not self._settler.backlog:
+        if now >= self._head_at or (self._head_cost < CHEAP and not self._settler.backlog):
             self._marks.rewind()
         if self._marks.at:
             return False
         self._head_at = now
         return True
 
-    async def _claim(self, connection: Any, room: int) -> list[claim.Claimed]:
+    async def _claim(self, connection: Any, room: int) -> list[Claimed]:
         session = self._session
         lease = session.next_lease()
         self._turn += 1
         self._doubtful.append(lease)
-        with anyio.CancelScope(shield=True):
-            jobs = await claim.claim(
-                connection,
-                session.client.database.sql,
-                worker_id=session.id,
-                lease=lease,
-                limit=room,
-                types=self._types,
-                marks=self._marks,
-                turn=self._turn,
-            )
-            self._doubtful.remove(lease)
-            session.buffer.hold(lease, len(jobs))
-            for ended in await take_in(session, connection, jobs):
-                self._settler.put(ended)
+        jobs = await claim.claim(
+            connection,
+            session.client.database.sql,
+            worker_id=session.id,
+            lease=lease,
+            limit=room,
+            types=self._types,
+            marks=self._marks,
+            turn=self._turn,
+        )
+        self._doubtful.remove(lease)
+        session.buffer.hold(lease, len(jobs))
+        for ended in await take_in(session, connection, jobs):
+            self._settler.put(ended)
         return jobs
 
     async def _give_back_doubtful(self, connection: Any) -> None:

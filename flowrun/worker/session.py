@@ -13,6 +13,7 @@ from uuid import UUID
 from flowrun import mint
 from flowrun.client.dispatch import Client
 from flowrun.core.options import SYSTEM_QUEUE
+from flowrun.store.pool import PINNED
 from flowrun.worker.buffer import Buffer
 from flowrun.worker.run import Runner
 from flowrun.worker.wake import Wake
@@ -71,6 +72,4 @@ class Session:
 
     async def connect(self, **settings: Any) -> Any:
         """A connection of one's own, planner pinned."""
-        from flowrun.store.pool import PINNED
-
         return await self.client.database.connect({**PINNED, **settings})

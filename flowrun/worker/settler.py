@@ -20,6 +20,7 @@ from flowrun.store.pool import LOST, REFUSED, REPEATABLE, UNSENDABLE
 from flowrun.store.settle import Leases, Settled
 from flowrun.worker.intake import take_in
 from flowrun.worker.session import Session
+from flowrun.worker.shield import shielded
 
 logger = logging.getLogger("flowrun.worker")
 
@@ -66,8 +67,7 @@ class Settler:
                 await self._wanted.wait()
                 self._wanted.clear()
                 while self._successes or self._endings:
-                    with anyio.CancelScope(shield=True):
-                        connection = await self._batch(connection)
+                    connection = await shielded(self._batch(connection))
                     await anyio.lowlevel.checkpoint()
                 self.idle.set()
         finally:
@@ -86,7 +86,8 @@ class Settler:
             )
             kept = {ending.lease for ending in slow}
             leases = Leases(
-                list(kept.union(concerned)), [*spent, *(lease for lease in kept if lease not in self._session.buffer.held)]
+                list(kept.union(concerned)),
+                [*spent, *(lease for lease in kept if lease not in self._session.buffer.held)],
             )
         else:
             leases = Leases(*self._session.buffer.release(ending.lease for ending in endings))
@@ -173,7 +174,9 @@ class Settler:
 
     async def _one_by_one(self, successes: list[Success], error: BaseException) -> list[Ending]:
         """Something in the batch cannot be stored: settle each the slow way, where it fails alone."""
-        logger.error("a batch of %d results was refused by the database (%s); settling one by one", len(successes), error)
+        logger.error(
+            "a batch of %d results was refused by the database (%s); settling one by one", len(successes), error
+        )
         return [Ending(one.id, one.lease, one.attempt, Outcome.SUCCEEDED, result=one.result) for one in successes]
 
     def _handoff(self, settling: int) -> int:
@@ -207,9 +210,7 @@ class Settler:
             connection = await self._session.connect()
             if self._doubtful:
                 sql = self._session.client.database.sql
-                queues = await upkeep.hand_back(
-                    connection, sql, worker_id=self._session.id, leases=self._doubtful
-                )
+                queues = await upkeep.hand_back(connection, sql, worker_id=self._session.id, leases=self._doubtful)
                 self._doubtful.clear()
                 self._session.client.notifier.wake(queues)
         return connection

@@ -86,7 +86,9 @@ class Supervisor:
         group.start_soon(timers.run)
         group.start_soon(rescuer.run)
         group.start_soon(upkeep.hand_back_sitting, session, settler)
-        logger.info("worker %s (%s) runs %d type(s) from %s", session.name, session.id, len(session.types), session.queues)
+        logger.info(
+            "worker %s (%s) runs %d type(s) from %s", session.name, session.id, len(session.types), session.queues
+        )
         task_status.started()
         try:
             await _first(self._stop.wait, session.lost.wait)

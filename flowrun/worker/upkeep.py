@@ -14,6 +14,7 @@ from flowrun.store.pool import LOST, REPEATABLE, Connection
 from flowrun.store.upkeep import Beat, Due, Rescued
 from flowrun.worker.session import Session
 from flowrun.worker.settler import Settler
+from flowrun.worker.shield import shielded
 
 logger = logging.getLogger("flowrun.worker")
 
@@ -64,8 +65,7 @@ class Timers:
         async def verb(connection: Connection) -> Due:
             return await upkeep.make_due(connection, database.sql)
 
-        with anyio.CancelScope(shield=True):
-            return await database.repeat(verb)
+        return await shielded(database.repeat(verb))
 
 
 class Rescuer:
@@ -98,8 +98,7 @@ class Rescuer:
         async def verb(connection: Connection) -> Rescued | None:
             return await upkeep.rescue_one(connection, database.sql)
 
-        with anyio.CancelScope(shield=True):
-            return await database.repeat(verb)
+        return await shielded(database.repeat(verb))
 
 
 async def hand_back_sitting(session: Session, settler: Settler) -> None:
