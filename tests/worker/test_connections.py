@@ -1,0 +1,87 @@
+"""Connections that die: every kind of them, and the whole server's sessions at once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from flowrun import Flowrun
+
+pytestmark = pytest.mark.timeout(60)
+
+
+async def kill_sessions(connection, pattern: str = "%") -> int:
+    rows = await connection.fetch(
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        " where datname = current_database() and application_name = 'flowrun' and query ilike $1",
+        pattern,
+    )
+    return len(rows)
+
+
+@pytest.mark.parametrize("victim", ["%listen%", "%expires_at%", "%skip locked%", "%unnest($4::uuid[]%", "%pg_notify%", "%"])
+async def test_a_worker_survives_the_death_of_its_connections(dsn: str, connection, victim: str) -> None:
+    app = Flowrun(dsn, lease=4.0, poll=0.5)
+    ran: list[int] = []
+
+    @app.handler(attempts=10)
+    async def note(number: int) -> int:
+        await asyncio.sleep(0.001)
+        ran.append(number)
+        return number
+
+    async with app.worker(concurrency=4):
+        killed = 0
+        runs = []
+        for wave in range(5):
+            runs += await app.dispatch_many([note.job(number) for number in range(wave * 20, wave * 20 + 20)])
+            killed += await kill_sessions(connection, victim)
+            assert await runs[-1].result(timeout=20) == wave * 20 + 19
+        assert [await run.result(timeout=20) for run in runs] == list(range(100))
+    assert killed > 0
+    assert set(ran) == set(range(100))
+    assert await connection.fetchval("select count(*) from flowrun.finished where outcome = 1") == 100
+    assert await connection.fetchval("select count(*) from flowrun.leases") == 0
+
+
+async def test_pickup_is_quick_again_after_the_listener_was_killed(dsn: str, connection, until) -> None:
+    app = Flowrun(dsn, lease=8.0, poll=30.0)
+
+    @app.handler
+    async def nothing() -> None: ...
+
+    async with app.worker(concurrency=2), Flowrun(dsn) as other:
+        await (await other.job("nothing").dispatch()).result(timeout=10)
+        assert await kill_sessions(connection, "%expires_at%") == 1
+
+        async def listens() -> bool:
+            return bool(
+                await connection.fetchval(
+                    "select count(*) from pg_stat_activity where datname = current_database() and query ilike '%expires_at%'"
+                )
+            )
+
+        await until(listens)
+        # The poll is 30 s away: only a notification can bring this one in time.
+        await (await other.job("nothing").dispatch()).result(timeout=10)
+
+
+async def test_a_settle_whose_answer_was_lost_is_not_done_twice(dsn: str, connection) -> None:
+    app = Flowrun(dsn, lease=4.0, poll=0.5)
+
+    @app.handler
+    async def one(n: int) -> int:
+        return n
+
+    async with app.worker(concurrency=8):
+        runs = []
+        for _ in range(20):
+            flow = app.flow("f")
+            nodes = flow.group(*[one.job(n) for n in range(5)])
+            flow.add(one.job(99), after=nodes, name="join")
+            runs.append(await flow.dispatch())
+            await kill_sessions(connection, "%unnest($4::uuid[]%")
+        for run in runs:
+            assert await run.result(timeout=30) == 99
+    assert await connection.fetchval("select count(*) from flowrun.finished") == 20 * 7
