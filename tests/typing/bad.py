@@ -1,0 +1,38 @@
+"""Mistakes a type checker must find: each line marked `# wrong` and no other."""
+
+from __future__ import annotations
+
+from flowrun import Flowrun, Job
+
+app = Flowrun("postgresql://localhost/shop")
+
+
+@app.handler("charge", attempts=5)
+async def charge(order_id: int, token: str) -> int:
+    return order_id + len(token)
+
+
+@app.handler
+async def email(job: Job, to: str) -> None: ...
+
+
+@app.handler
+def resize(path: str) -> str:
+    return path
+
+
+async def main() -> None:
+    charge.job(order_id="1", token="t")  # wrong
+    charge.job(order=1, token="t")  # wrong
+    charge.job(1)  # wrong
+    await charge.dispatch(order_id=1, token="t", queue="x")  # wrong
+    await email.dispatch(recipient="x")  # wrong
+    charge.job(1, "t").options(prority=1)  # wrong
+    charge.job(1, "t").options(priority="high")  # wrong
+    resize.job(path=1)  # wrong
+    flow = app.flow("f")
+    first = flow.add(charge.job(1, "t"))
+    flow.add(resize.job(path=first.result))  # wrong
+    flow.add(charge.job, after=first)  # wrong
+    text: str = await (await charge.dispatch(1, "t")).result()  # wrong
+    print(text)

@@ -1,0 +1,82 @@
+"""A user's program that must type-check under mypy --strict and pyright."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_type
+
+from flowrun import Flowrun, FlowRun, FlowStatus, Handler, Job, JobRun, JobSpec, JobStatus, Node, any_of, at_least, backoff
+
+app = Flowrun("postgresql://localhost/shop", schema="jobs", lease=30.0)
+
+
+@dataclass
+class Receipt:
+    id: int
+    lines: list[str]
+
+
+@app.handler("charge_payment", queue="billing", attempts=5, backoff=backoff.exponential(2.0, cap=300.0), timeout=30.0)
+async def charge_payment(order_id: int, token: str) -> Receipt:
+    return Receipt(order_id, [token])
+
+
+@app.handler
+async def send_email(job: Job, to: str) -> None:
+    job.log.info("sending to %s", to)
+
+
+@app.handler
+def resize(path: str) -> str:
+    return path
+
+
+@app.handler(queue="thumbs")
+def resize_with_job(job: Job, path: str, width: int = 100) -> bytes:
+    return f"{job.id}{path}{width}".encode()
+
+
+@app.handler
+async def generate_invoice(receipt: Receipt) -> int:
+    return receipt.id
+
+
+@app.handler
+async def pick(numbers: list[int], line: str) -> int:
+    return max(numbers) + len(line)
+
+
+def accepts(handler: Handler[[int, str], Receipt]) -> None:
+    print(handler.type)
+
+
+async def main() -> None:
+    accepts(charge_payment)
+    assert_type(await charge_payment(order_id=1, token="t"), Receipt)
+    assert_type(resize("a.png"), str)
+    run = await charge_payment.dispatch(order_id=1, token="t")
+    assert_type(run, JobRun[Receipt])
+    assert_type(await run.result(timeout=10), Receipt)
+    assert_type(await run.status(), JobStatus)
+    spec = charge_payment.job(order_id=1, token="t").options(priority=1, delay=5.0)
+    assert_type(spec, JobSpec[Receipt])
+    assert_type(await spec.dispatch(), JobRun[Receipt])
+    assert_type(await send_email.dispatch(to="x"), JobRun[None])
+    assert_type(await resize_with_job.job("x").dispatch(), JobRun[bytes])
+    flow = app.flow("order-42", queue="billing")
+    pay = flow.add(charge_payment.job(order_id=42, token="t"))
+    assert_type(pay, Node[Receipt])
+    invoice = flow.add(generate_invoice.job(receipt=pay.result), after=pay)
+    other = flow.add(generate_invoice.job(pay.result), after=[pay.succeeded, invoice.finished])
+    flow.add(pick.job([invoice.result, other.result], pay.result.lines[0]), after=any_of(invoice, other))
+    flow.add(resize.job("p"), after=at_least(1, invoice.failed, other.failed), name="resize")
+    flow.add_child(pay, send_email.job(to="x"))
+    pay.then(resize.job("p")).then(send_email.job("y"))
+    flow.on_failure(send_email.job(to="boss"))
+    flow_run = await flow.dispatch()
+    assert_type(flow_run, FlowRun)
+    assert_type(await flow_run.wait(timeout=5.0), FlowStatus)
+    runs = await app.dispatch_many([send_email.job(to=user) for user in ("a", "b")])
+    print(len(runs))
+    async with app.worker(concurrency=10, queues=["default", "billing"]):
+        pass
