@@ -37,6 +37,8 @@ class Definition:
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any], where: str) -> dict[str, Any]:
         """The arguments by parameter, as given; InvalidArguments if they do not fit the signature."""
+        if not args and self.required <= kwargs.keys() <= self.names:
+            return dict(kwargs)
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -46,6 +48,10 @@ class Definition:
         if self._extra is not None:
             arguments.update(arguments.pop(self._extra, {}))
         return arguments
+
+    def is_plain(self, name: str, value: Any) -> bool:
+        """Whether the argument is already just what its annotation says, a type that JSON has."""
+        return type(value) is self._plain_types.get(name)
 
     def validate(self, name: str, value: Any, where: str) -> Any:
         """One argument, converted as its annotation says. Raises InvalidArguments naming it."""
@@ -92,6 +98,21 @@ class Definition:
     def hints(self) -> dict[str, Any]:
         """Annotations by parameter, resolved; those that cannot be resolved are left out."""
         return _hints(self.function)
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The parameters, the running job's left out."""
+        return frozenset(p.name for p in self.signature.parameters.values() if p.kind is not _EXTRA)
+
+    @cached_property
+    def required(self) -> frozenset[str]:
+        """The parameters without a default."""
+        empty = inspect.Parameter.empty
+        return frozenset(name for name in self.names if self.signature.parameters[name].default is empty)
+
+    @cached_property
+    def _plain_types(self) -> dict[str, Any]:
+        return {name: hint for name, hint in self.hints.items() if hint in (int, str, bool)}
 
     @cached_property
     def _extra(self) -> str | None:

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from uuid import UUID
 
 from flowrun import codec, mint
 from flowrun.client.notify import Notifier
 from flowrun.client.runs import FlowRun, JobRun
-from flowrun.client.specs import Flow, JobSpec
+from flowrun.client.specs import Flow
 from flowrun.client.wait import Waits
 from flowrun.config import Settings
 from flowrun.core import compile as compiler
-from flowrun.core.compile import Encoded
+from flowrun.core.compile import NO_ARGUMENTS, Encoded
 from flowrun.core.flow import Node
 from flowrun.core.job import JobSpec as CoreJobSpec
 from flowrun.core.plan import Plan
 from flowrun.core.references import contains, take_out
 from flowrun.errors import ConfigurationError, InvalidArguments, NotFound
-from flowrun.registry import Registry
+from flowrun.registry import Definition, Registry
 from flowrun.store import insert, reads
 from flowrun.store.listen import Channels
 from flowrun.store.pool import Database
 
 R = TypeVar("R")
+
+LARGE = 1000
+"""Nodes from which on compiling pauses the garbage collector."""
 
 
 class Client:
@@ -38,7 +43,7 @@ class Client:
         self.renew()
 
     def renew(self) -> None:
-        """Forget what belonged to another event loop: an app can be opened again in a new one (every test has its own)."""
+        """Forget what belonged to another event loop: an app can be opened again in a new one (tests do)."""
         self.notifier = Notifier(self.database, self.channels)
         self.waits = Waits(self.database, self.channels, self.notifier, self.settings.listen_dsn)
 
@@ -67,7 +72,8 @@ class Client:
 
     async def dispatch_flow(self, flow: Flow) -> FlowRun:
         """Store a flow."""
-        compiled = compiler.compile_flow(flow, self.encode, codec.dump, mint.flow_ids)
+        with _uncollected(len(flow.nodes)):
+            compiled = compiler.compile_flow(flow, self.encode, codec.dump, mint.flow_ids)
         await self.database.repeat(lambda connection: insert.insert_flow(connection, self.database.sql, compiled.plan))
         self._wake(compiled.plan)
         return FlowRun(self, compiled.flow_id, flow.name, compiled.names)
@@ -92,19 +98,21 @@ class Client:
         definition = self.registry.find(type)
         return value if definition is None else definition.result(value)
 
-    def encode(self, spec: CoreJobSpec[Any], where: str) -> Encoded:
+    def encode(self, spec: CoreJobSpec[Any], node: str | None) -> Encoded:
         """A job's arguments as stored: bound, checked, converted, references taken out."""
-        if not spec.args and not spec.kwargs:
-            definition = self.registry.find(spec.type)
-            if definition is not None:
-                definition.bind((), {}, where)
-            return Encoded("{}", [], [])
-        arguments, found = self._plain_arguments(spec, where)
+        definition = self.registry.find(spec.type)
+        if not spec.args and not spec.kwargs and (definition is None or not definition.required):
+            return NO_ARGUMENTS
+        where = f"job {spec.type!r}" if node is None else f"node {node!r}"
+        arguments, found = self._plain_arguments(spec, definition, where)
         try:
             text = codec.dump(arguments, limit=self.settings.max_payload)
         except codec.NotStorable as error:
             at = f", argument {error.path!r}" if error.path else ", arguments"
-            raise InvalidArguments(f"{where} (type {spec.type!r}){at}: {error.reason}") from None
+            kind = "" if node is None else f" (type {spec.type!r})"
+            raise InvalidArguments(f"{where}{kind}{at}: {error.reason}") from None
+        if not found:
+            return Encoded(text, [], [])
         sources: list[Node[Any]] = []
         numbers: dict[Any, int] = {}
         bindings = []
@@ -115,8 +123,9 @@ class Client:
             bindings.append((path, numbers[node], list(into)))
         return Encoded(text, sources, bindings)
 
-    def _plain_arguments(self, spec: CoreJobSpec[Any], where: str) -> tuple[dict[str, Any], list[Any]]:
-        definition = self.registry.find(spec.type)
+    def _plain_arguments(
+        self, spec: CoreJobSpec[Any], definition: Definition | None, where: str
+    ) -> tuple[dict[str, Any], list[Any]]:
         if definition is None:
             if spec.args:
                 raise InvalidArguments(f"{where}: a job dispatched by name takes its arguments by name, in a dict")
@@ -128,7 +137,7 @@ class Client:
         for name, value in given.items():
             if contains(value):
                 arguments[name] = take_out(value, [name], found)
-            elif definition is None:
+            elif definition is None or definition.is_plain(name, value):
                 arguments[name] = value
             else:
                 self._storable(value, name, where)
@@ -146,4 +155,14 @@ class Client:
         self.notifier.wake(plan.queues(), scheduled=plan.scheduled())
 
 
-__all__ = ["Client", "JobSpec"]
+@contextmanager
+def _uncollected(nodes: int) -> Iterator[None]:
+    """No garbage collection while a large flow is compiled: it would find all alive, in half of the whole time."""
+    pause = nodes >= LARGE and gc.isenabled()
+    if pause:
+        gc.disable()
+    try:
+        yield
+    finally:
+        if pause:
+            gc.enable()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple, cast
 from uuid import UUID
@@ -36,7 +37,10 @@ class Encoded(NamedTuple):
     bindings: list[tuple[list[str | int], int, list[str | int]]]
 
 
-Encode = Callable[[JobSpec[Any], str], Encoded]
+NO_ARGUMENTS = Encoded("{}", [], [])
+
+Encode = Callable[[JobSpec[Any], "str | None"], Encoded]
+"""From a job and the name of its node (None: it has none)."""
 Dump = Callable[[Any], str]
 
 
@@ -66,10 +70,10 @@ class Compiled:
 def compile_job(spec: JobSpec[Any], encode: Encode, dump: Dump, mint: Callable[[], UUID]) -> Plan:
     """The plan of a single job, which has no flow and pays for none."""
     where = f"job {spec.type!r}"
-    encoded = encode(spec, where)
+    encoded = encode(spec, None)
     if encoded.sources:
         raise InvalidFlow(f"{where}: a reference to a node's result can only be used in that node's flow")
-    row = _job_row(mint(), None, None, spec, spec.overrides, where, dump, encoded)
+    row = JobRow(mint(), None, 0, None, *_asked(spec, spec.overrides, where, dump).row(spec.type, encoded, None, dump))
     return Plan(jobs=[row], free=[row])
 
 
@@ -153,8 +157,9 @@ class _Layout:
 
     def _place_job(self, node: Node[Any], flow: Flow, prefix: str) -> None:
         name = prefix + node.name
-        encoded = self.encode(cast("JobSpec[Any]", node.spec), f"node {name!r}")
-        self._append(_Vertex(Kind.HANDLER, name, flow, node, encoded=encoded), node)
+        encoded = self.encode(cast("JobSpec[Any]", node.spec), name)
+        self.place[node] = len(self.vertices)
+        self.vertices.append(_Vertex(Kind.HANDLER, name, flow, node, {}, None, encoded))
 
     def _append(self, vertex: _Vertex, node: Node[Any] | None) -> int:
         self.vertices.append(vertex)
@@ -183,12 +188,15 @@ class _Layout:
             vertex.parents[self.ends[flow], condition] = None
 
     def _connect_end(self, flow: Flow, referenced: set[Node[Any]]) -> None:
-        inner: set[int] = set()
+        parents: set[int] = set()
         for node in flow.nodes:
             entrance = self._entrance(node)
             if entrance is not None:
-                inner.update(self._through_joins(entrance))
-        sinks = [node for node in flow.nodes if self.place[node] not in inner]
+                for parent, _ in self.vertices[entrance].parents:
+                    parents.add(parent)
+                    if self.vertices[parent].kind is Kind.JOIN:
+                        parents.update(grandparent for grandparent, _ in self.vertices[parent].parents)
+        sinks = [node for node in flow.nodes if self.place[node] not in parents]
         end = self.vertices[self.ends[flow]]
         for node in sinks:
             end.parents[self.place[node], Condition.FINISHED] = None
@@ -203,14 +211,9 @@ class _Layout:
                 f'{{"result":{{{names}}}}}', sinks, [(["result", node.name], at, []) for at, node in enumerate(sinks)]
             )
 
-    def _through_joins(self, place: int) -> Iterator[int]:
-        """The parents of a vertex, those of the joins made for it included."""
-        for parent, _ in self.vertices[place].parents:
-            yield parent
-            if self.vertices[parent].kind is Kind.JOIN:
-                yield from (grandparent for grandparent, _ in self.vertices[parent].parents)
-
     def _wait(self, vertex: _Vertex, node: Node[Any], by_name: Mapping[str, Node[Any]]) -> None:
+        if not node.after and (vertex.encoded is None or not vertex.encoded.sources):
+            return
         required: dict[tuple[int, Condition], None] = {}
         joins: list[tuple[int, dict[tuple[int, Condition], None]]] = []
         for condition in node.after:
@@ -288,85 +291,93 @@ def _rows(root: Flow, layout: _Layout, dump: Dump, mint: Callable[[int], tuple[U
     flow_id, minted = mint(len(layout.vertices))
     ids = list(minted)
     ids[layout.ends[root]] = flow_id
-    ends = {flow: ids[place] for flow, place in layout.ends.items()}
-    plan = Plan(flows=[FlowRow(id, flow_id, flow.name, flow.tags) for flow, id in ends.items()])
+    rows = _RowMaker(layout, ids, dump)
+    plan = Plan(flows=[FlowRow(id, flow_id, flow.name, flow.tags) for flow, id in rows.ends.items()])
     names: dict[str, tuple[UUID, str]] = {}
-    defaults = {flow: _defaults(flow) for flow in ends}
+    jobs, edges, blocked, free = plan.jobs, plan.edges, plan.blocked, plan.free
     for id, vertex in zip(ids, layout.vertices, strict=True):
-        row = _row(id, vertex, ends, defaults, ids, layout, dump)
-        plan.jobs.append(row)
-        if vertex.parents:
-            plan.edges.extend(EdgeRow(ids[parent], id, condition) for parent, condition in vertex.parents)
-            total = len(vertex.parents)
-            plan.blocked.append(BlockedRow(id, total if vertex.need is None else vertex.need, total))
+        row = rows.make(id, vertex)
+        jobs.append(row)
+        if parents := vertex.parents:
+            for parent, condition in parents:
+                edges.append(EdgeRow(ids[parent], id, condition))
+            total = len(parents)
+            blocked.append(BlockedRow(id, total if vertex.need is None else vertex.need, total))
         else:
-            plan.free.append(row)
+            free.append(row)
         if vertex.node is not None:
             names[vertex.name] = (id, row.type)
     return Compiled(plan, flow_id, names)
 
 
-def _row(
-    id: UUID,
-    vertex: _Vertex,
-    ends: Mapping[Flow, UUID],
-    defaults: Mapping[Flow, JobOptions],
-    ids: list[UUID],
-    layout: _Layout,
-    dump: Dump,
-) -> JobRow:
-    flow_id = ends[vertex.flow] if vertex.flow is not None else None
-    sources = [ids[layout.place[node]] for node in vertex.encoded.sources] if vertex.encoded else None
-    if vertex.kind is Kind.HANDLER and vertex.node is not None and vertex.flow is not None:
-        spec = cast("JobSpec[Any]", vertex.node.spec)
-        optional: JobOptions = {} if vertex.node.optional is None else {"optional": vertex.node.optional}
-        explicit = job_options.merge(optional, spec.overrides, defaults[vertex.flow])
-        row = _job_row(id, flow_id, vertex.name, spec, explicit, f"node {vertex.name!r}", dump, vertex.encoded)
-        return row._replace(sources=sources or None)
-    encoded = vertex.encoded
-    return JobRow(
-        id,
-        flow_id,
-        int(vertex.kind),
-        vertex.name,
-        SYSTEM_QUEUE,
-        END_TYPE if vertex.kind is Kind.END else JOIN_TYPE,
-        encoded.args if encoded else "{}",
-        sources or None,
-        dump(encoded.bindings) if encoded and encoded.bindings else None,
-        0,
-        bool(vertex.node and vertex.node.optional),
-        None,
-        None,
-        None,
-    )
+class _Asked(NamedTuple):
+    """What a job asks for, merged from all who have a say: the columns that come of it."""
+
+    queue: str
+    priority: int
+    optional: bool
+    delay: float | None
+    run_at: datetime | None
+    options: str | None
+
+    def row(self, type: str, encoded: Encoded, sources: list[UUID] | None, dump: Dump) -> tuple[Any, ...]:
+        """The columns of a job from its queue on."""
+        bindings = dump(encoded.bindings) if encoded.bindings else None
+        return (
+            self.queue, type, encoded.args, sources, bindings, self.priority, self.optional, self.delay, self.run_at,
+            self.options,
+        )  # fmt: skip
 
 
-def _job_row(
-    id: UUID,
-    flow_id: UUID | None,
-    name: str | None,
-    spec: JobSpec[Any],
-    explicit: JobOptions,
-    where: str,
-    dump: Dump,
-    encoded: Encoded | None,
-) -> JobRow:
+def _asked(spec: JobSpec[Any], explicit: JobOptions, where: str, dump: Dump) -> _Asked:
     merged = job_options.merge(explicit, spec.defaults, job_options.DEFAULTS)
     stored = job_options.to_stored(explicit, where)
-    return JobRow(
-        id,
-        flow_id,
-        int(Kind.HANDLER),
-        name,
+    return _Asked(
         merged.get("queue", "default"),
-        spec.type,
-        encoded.args if encoded else "{}",
-        None,
-        dump(encoded.bindings) if encoded and encoded.bindings else None,
         merged.get("priority", 5),
         merged.get("optional", False),
         merged.get("delay"),
         merged.get("run_at"),
         dump(stored) if stored else None,
     )
+
+
+class _RowMaker:
+    """Rows from vertices. Nodes that say nothing themselves share what their handler and their flow ask for."""
+
+    def __init__(self, layout: _Layout, ids: list[UUID], dump: Dump) -> None:
+        self.ends = {flow: ids[place] for flow, place in layout.ends.items()}
+        self._layout = layout
+        self._ids = ids
+        self._dump = dump
+        self._defaults = {flow: _defaults(flow) for flow in self.ends}
+        self._shared: dict[tuple[int, Flow], _Asked] = {}
+
+    def make(self, id: UUID, vertex: _Vertex) -> JobRow:
+        """The row of ``jobs`` for a vertex."""
+        flow = vertex.flow
+        flow_id = self.ends[flow] if flow is not None else None
+        encoded = vertex.encoded or NO_ARGUMENTS
+        place, ids = self._layout.place, self._ids
+        sources = [ids[place[node]] for node in encoded.sources] if encoded.sources else None
+        if vertex.kind is not Kind.HANDLER:
+            type = END_TYPE if vertex.kind is Kind.END else JOIN_TYPE
+            optional = bool(vertex.node and vertex.node.optional)
+            asked = _Asked(SYSTEM_QUEUE, 0, optional, None, None, None)
+        else:
+            node = cast("Node[Any]", vertex.node)
+            spec = cast("JobSpec[Any]", node.spec)
+            type = spec.type
+            asked = self._ask(node, spec, cast("Flow", flow), vertex.name)
+        return JobRow(id, flow_id, vertex.kind, vertex.name, *asked.row(type, encoded, sources, self._dump))
+
+    def _ask(self, node: Node[Any], spec: JobSpec[Any], flow: Flow, name: str) -> _Asked:
+        if node.optional is not None or spec.overrides:
+            said: JobOptions = {} if node.optional is None else {"optional": node.optional}
+            explicit = job_options.merge(said, spec.overrides, self._defaults[flow])
+            return _asked(spec, explicit, f"node {name!r}", self._dump)
+        asked = self._shared.get((id(spec.defaults), flow))
+        if asked is None:
+            asked = _asked(spec, self._defaults[flow], f"node {name!r}", self._dump)
+            self._shared[id(spec.defaults), flow] = asked
+        return asked

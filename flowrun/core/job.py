@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 from flowrun.core import options as job_options
 from flowrun.core.options import JobOptions
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 R_co = TypeVar("R_co", covariant=True)
+
+_NOTHING: Final[JobOptions] = {}
 
 
 class JobSpec(Generic[R_co]):
@@ -35,8 +37,8 @@ class JobSpec(Generic[R_co]):
         self.type = type
         self.args = tuple(args)
         self.kwargs = dict(kwargs or {})
-        self.defaults: JobOptions = defaults or {}
-        self.overrides: JobOptions = overrides or {}
+        self.defaults: JobOptions = _NOTHING if defaults is None else defaults
+        self.overrides: JobOptions = _NOTHING if overrides is None else overrides
         self._dispatcher = dispatcher
 
     def options(self, **options: Unpack[JobOptions]) -> Self:
