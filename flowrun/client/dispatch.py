@@ -116,11 +116,11 @@ class Client:
         sources: list[Node[Any]] = []
         numbers: dict[Any, int] = {}
         bindings = []
-        for path, node, into in found:
-            if node not in numbers:
-                numbers[node] = len(sources)
-                sources.append(node)
-            bindings.append((path, numbers[node], list(into)))
+        for path, source, into in found:
+            if source not in numbers:
+                numbers[source] = len(sources)
+                sources.append(source)
+            bindings.append((path, numbers[source], list(into)))
         return Encoded(text, sources, bindings)
 
     def _plain_arguments(

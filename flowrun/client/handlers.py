@@ -94,11 +94,11 @@ class Register(Protocol):
     """What ``@app.handler("name", ...)`` returns: a decorator."""
 
     @overload
-    def __call__(  # pyright: ignore[reportOverlappingOverload]
+    def __call__(  # type: ignore[overload-overlap] # pyright: ignore[reportOverlappingOverload]
         self, function: Callable[Concatenate[Job, P], Awaitable[R]], /
     ) -> AsyncJobHandler[P, R]: ...
     @overload
-    def __call__(self, function: Callable[P, Awaitable[R]], /) -> AsyncHandler[P, R]: ...
+    def __call__(self, function: Callable[P, Awaitable[R]], /) -> AsyncHandler[P, R]: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, function: Callable[Concatenate[Job, P], R], /) -> ThreadJobHandler[P, R]: ...
     @overload

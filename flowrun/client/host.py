@@ -35,6 +35,7 @@ class Host:
         try:
             await asyncio.wait([self._task, ready], return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
+            self._task.cancel()
             await self.stop()
             raise
         if not ready.done():

@@ -107,7 +107,7 @@ class EmbeddedPostgres:
         self.close()
 
     def _join(self, deadline: Deadline) -> Membership:
-        from flowrun.embedded.launcher import Launch, join, revive  # noqa: PLC0415 - not importable on Windows
+        from flowrun.embedded.launcher import Launch, join, revive  # not importable on Windows
 
         launch = Launch(self._requested, self._ephemeral, self._port, self._settings)
         if self._member is not None:

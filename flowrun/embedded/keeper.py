@@ -105,7 +105,7 @@ def _dies_with_parent(number: signal.Signals) -> Callable[[], None] | None:
     if sys.platform != "linux":
         return None
     try:
-        import ctypes  # noqa: PLC0415 - a Python built without libffi has none; the next start then stops the server
+        import ctypes  # a Python built without libffi has none; the next start then stops the server
     except ImportError:
         return None
     prctl = ctypes.CDLL(None).prctl

@@ -9,7 +9,7 @@ import pytest
 
 from flowrun.embedded import EmbeddedPostgres
 
-from .processes import Holder, gone
+from .processes import Holder, eventually, gone
 
 
 @pytest.fixture
@@ -45,10 +45,18 @@ def room():
     place = Path(tempfile.mkdtemp(prefix="flowrun-test-", dir="/tmp")).resolve()
     place.chmod(0o711)
     yield place
-    for left in place.glob("**/postmaster.pid"):
-        with contextlib.suppress(FileNotFoundError, ValueError, IndexError):
-            gone(int(left.read_text().split()[0]))
-    shutil.rmtree(place, ignore_errors=True)
+    eventually(lambda: servers_below(place) is not None, f"the files of {place} to come to rest")
+    for server in servers_below(place) or ():
+        gone(server)
+    eventually(lambda: shutil.rmtree(place, ignore_errors=True) or not place.exists(), f"{place} to be deleted")
+
+
+def servers_below(place):
+    """The process numbers of the servers below; None while a keeper deletes its directory."""
+    try:
+        return [int(file.read_text().split()[0]) for file in place.glob("**/postmaster.pid")]
+    except (FileNotFoundError, IndexError):
+        return None
 
 
 @pytest.fixture

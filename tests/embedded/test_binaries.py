@@ -29,6 +29,13 @@ def test_nothing_installed(nothing_installed, directory, open_postgres):
         assert part in str(caught.value)
 
 
+def test_a_start_that_fails_leaves_no_ephemeral_directory(nothing_installed, monkeypatch, room, open_postgres):
+    monkeypatch.setattr("tempfile.tempdir", str(room))
+    with pytest.raises(EmbeddedPostgresError, match="no PostgreSQL is installed"):
+        open_postgres(ephemeral=True).start()
+    assert not list(room.iterdir())
+
+
 def test_a_named_directory_comes_first(monkeypatch, tmp_path):
     named = make_programs(tmp_path / "bin")
     monkeypatch.setenv("FLOWRUN_PG_BIN", str(named))

