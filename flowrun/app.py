@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 from uuid import UUID
 
@@ -12,8 +13,9 @@ from flowrun.client.dispatch import Client
 from flowrun.client.handlers import Handler, as_register
 from flowrun.client.host import Host
 from flowrun.client.runs import FlowRun, JobRun
+from flowrun.client.shield import shielded
 from flowrun.client.specs import Flow, JobSpec
-from flowrun.config import Settings, SettingsOptions, dsn_from_environment
+from flowrun.config import Settings, SettingsOptions, check_dsn, dsn_from_environment
 from flowrun.core import options as job_options
 from flowrun.core.flow import Node, flatten
 from flowrun.core.options import JobOptions
@@ -52,7 +54,7 @@ class Flowrun:
         self.settings = Settings(**settings)
         self.dsn = dsn or dsn_from_environment()
         self.registry = Registry()
-        self._directory = default_directory() if self.dsn is None else directory_from_dsn(self.dsn)
+        self._directory = default_directory() if self.dsn is None else directory_from_dsn(check_dsn(self.dsn))
         database = Database(
             self.dsn or "", schema=self.settings.schema, pooler=self.settings.pooler, pool_size=self.settings.pool_size
         )
@@ -60,6 +62,19 @@ class Flowrun:
         self._users = 0
         self._opening: tuple[object, asyncio.Lock] | None = None
         self._resources: AsyncExitStack | None = None
+
+    def use_dsn(self, dsn: str) -> None:
+        """Use another database than the one the app was made with: ``flowrun serve --dsn``, or a test.
+
+        ``listen_dsn`` belonged to the old one and counts no more. Raises ConfigurationError once the app is open.
+        """
+        if self._users:
+            raise ConfigurationError("use_dsn() comes before the app is opened")
+        self.dsn = check_dsn(dsn)
+        self._directory = directory_from_dsn(dsn)
+        pooler = self.settings.pooler and self._directory is None
+        self.settings = self.client.settings = replace(self.settings, pooler=pooler, listen_dsn=None)
+        self.client.database.dsn, self.client.database.pooler = dsn, pooler
 
     # -- handlers ---------------------------------------------------------------------------------------------------
 
@@ -207,7 +222,7 @@ class Flowrun:
     async def migrate(self) -> list[str]:
         """Create flowrun's tables, or bring them up to this version; the names of what was applied."""
         async with self, self.client.database.acquire() as connection:
-            done = await migrations.migrate(connection, self.settings.schema)
+            done = await shielded(migrations.migrate(connection, self.settings.schema))
             return [f"{step.number:04d}_{step.name}" for step in done]
 
     # -- inside -----------------------------------------------------------------------------------------------------
@@ -243,12 +258,12 @@ class Flowrun:
             stack.push_async_callback(self.client.notifier.flush)
             if self._directory is not None:
                 async with database.acquire() as connection:
-                    await migrations.migrate(connection, self.settings.schema)
+                    await shielded(migrations.migrate(connection, self.settings.schema))
             self._resources = stack.pop_all()
 
     async def _start_embedded(self, stack: AsyncExitStack) -> None:
         server = EmbeddedPostgres(self._directory)
-        self.client.database.dsn = await asyncio.to_thread(server.start)
+        self.dsn = self.client.database.dsn = await asyncio.to_thread(server.start)
         stack.callback(server.close)
 
 

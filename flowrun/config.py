@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from math import isfinite
 from typing import TypedDict
+from urllib.parse import urlsplit
 
 from flowrun.errors import ConfigurationError
 
@@ -67,3 +68,22 @@ class Settings:
 def dsn_from_environment() -> str | None:
     """``FLOWRUN_DSN``, if it is set."""
     return os.environ.get("FLOWRUN_DSN") or None
+
+
+def check_dsn(dsn: str) -> str:
+    """``dsn`` if it is an address flowrun can use. Raises ConfigurationError, which never repeats it: it may hold a password.
+
+    >>> check_dsn("postgresql://localhost/shop")
+    'postgresql://localhost/shop'
+    """
+    try:
+        parts = urlsplit(dsn)
+        hosts = parts.netloc.rpartition("@")[2].split(",")
+        ports = [host.rpartition("]")[2].partition(":")[2] for host in hosts]
+        readable = all(not port or (port.isdecimal() and 0 < int(port) < 65_536) for port in ports)
+    except ValueError:
+        readable = False
+    if not readable or parts.scheme not in {"postgresql", "postgres", "embedded"}:
+        form = "postgresql://user:password@host:port/database, or embedded:///path"
+        raise ConfigurationError(f"the DSN cannot be read (it is not repeated here); write it as {form}")
+    return dsn

@@ -11,6 +11,7 @@ from uuid import UUID
 from flowrun import codec, mint
 from flowrun.client.notify import Notifier
 from flowrun.client.runs import FlowRun, JobRun
+from flowrun.client.shield import shielded
 from flowrun.client.specs import Flow
 from flowrun.client.wait import Waits
 from flowrun.config import Settings
@@ -74,7 +75,10 @@ class Client:
         """Store a flow."""
         with _uncollected(len(flow.nodes)):
             compiled = compiler.compile_flow(flow, self.encode, codec.dump, mint.flow_ids)
-        await self.database.repeat(lambda connection: insert.insert_flow(connection, self.database.sql, compiled.plan))
+        write = self.database.repeat(
+            lambda connection: insert.insert_flow(connection, self.database.sql, compiled.plan)
+        )
+        await shielded(write)
         self._wake(compiled.plan)
         return FlowRun(self, compiled.flow_id, flow.name, compiled.names)
 

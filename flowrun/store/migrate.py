@@ -67,9 +67,11 @@ async def migrate(connection: Connection, schema: str) -> list[Migration]:
     Safe when several processes do it at once. Raises SchemaTooNew when a newer flowrun was there before, and
     MigrationNeeded when an applied migration is not the one this flowrun ships.
     """
-    async with connection.transaction():
+    async with connection.transaction(isolation="read_committed"):
         await connection.execute("select pg_advisory_xact_lock($1)", _LOCK)
-        await connection.execute(f"create schema if not exists {quote(schema)}")
+        if not await connection.fetchval("select true from pg_namespace where nspname = $1", schema):
+            # Only then: `if not exists` asks for the right to create schemas even where there is nothing to create.
+            await connection.execute(f"create schema {quote(schema)}")
         await connection.execute(render(_TABLE, schema))
         pending = _pending(await _applied(connection, schema), schema)
         for migration in pending:

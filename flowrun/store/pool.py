@@ -28,7 +28,7 @@ LOST = (
     asyncpg.exceptions.AdminShutdownError,
     asyncpg.exceptions.CrashShutdownError,
     asyncpg.exceptions.CannotConnectNowError,
-    asyncpg.exceptions.TooManyConnectionsError,
+    asyncpg.exceptions.InsufficientResourcesError,  # too many connections, a full disk: it passes
     asyncpg.exceptions.ReadOnlySQLTransactionError,  # a failover under way
     asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
 )
@@ -38,6 +38,7 @@ REPEATABLE = (
     asyncpg.exceptions.SerializationError,
     asyncpg.exceptions.DeadlockDetectedError,
     asyncpg.exceptions.LockNotAvailableError,
+    asyncpg.exceptions.QueryCanceledError,  # a statement_timeout of the role
 )
 """Nothing was done; the whole transaction can be sent again."""
 
@@ -144,8 +145,17 @@ class Database:
         named = {"application_name": "flowrun"}
         if self.pooler:
             return named
-        # Never wait for a lock for ever: somebody's ALTER TABLE must show as an error, not as silence.
-        return named | {"lock_timeout": "30s", "idle_in_transaction_session_timeout": "60s"} | dict(settings)
+        # Never wait for a lock for ever: somebody's ALTER TABLE must show as an error, not as silence. And what is
+        # done in two statements (lock, then look) relies on each having its own snapshot.
+        return (
+            named
+            | {
+                "lock_timeout": "30s",
+                "idle_in_transaction_session_timeout": "60s",
+                "default_transaction_isolation": "read committed",
+            }
+            | dict(settings)
+        )
 
     def _cache(self) -> dict[str, Any]:
         return {"statement_cache_size": 0} if self.pooler else {}

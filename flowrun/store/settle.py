@@ -93,7 +93,7 @@ async def settle_endings(
     connection: Connection, sql: Statements, *, worker_id: UUID, worker: str, endings: Sequence[Ending], leases: Leases
 ) -> Settled:
     """Settle jobs in any way, in one transaction: the clear path beside the fast one."""
-    async with connection.transaction():
+    async with connection.transaction(isolation="read_committed"):
         left = await connection.fetch(
             sql["leave"],
             worker_id,

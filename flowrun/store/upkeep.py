@@ -69,7 +69,7 @@ class Rescued(NamedTuple):
 
 async def rescue_one(connection: Connection, sql: Statements) -> Rescued | None:
     """Give up one worker whose time is over; its unfinished jobs are ready again, the lost attempt counted."""
-    async with connection.transaction():
+    async with connection.transaction(isolation="read_committed"):
         expired = await connection.fetchrow(sql["expired_worker"])
         if expired is None:
             return None
@@ -96,9 +96,14 @@ async def rescue_one(connection: Connection, sql: Statements) -> Rescued | None:
 async def hand_back(
     connection: Connection, sql: Statements, *, worker_id: UUID, leases: Sequence[int] | None
 ) -> set[str]:
-    """Give back whatever is unfinished in some (or all) of a worker's own leases; no attempt is used."""
-    async with connection.transaction():
+    """Give back whatever is unfinished in some (or all) of a worker's own leases; no attempt is used.
+
+    Numbers that are named are of no use afterwards: a statement on its way that would write such a lease fails.
+    """
+    async with connection.transaction(isolation="read_committed"):
         settled = Settled()
+        if leases is not None:
+            await connection.execute(sql["void_leases"], worker_id, leases)
         mine = await _take(connection, sql, worker_id, leases)
         await come_back(connection, sql, [(id, attempt - 1, 0.0) for id, attempt, _ in mine], settled)
         return settled.queues

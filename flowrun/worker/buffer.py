@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from time import monotonic
 
 from flowrun.core.attempt import Claimed
@@ -49,10 +49,10 @@ class Buffer:
                 future.set_result(None)
                 count -= 1
 
-    def hold(self, lease: int, count: int) -> None:
-        """``count`` jobs of ``lease`` are this worker's."""
-        if count:
-            self.held[lease] += count
+    def hold(self, jobs: Sequence[Claimed]) -> None:
+        """The jobs of one lease are this worker's."""
+        if jobs:
+            self.held[jobs[0].lease] += len(jobs)
 
     def release(self, leases: Iterable[int]) -> tuple[list[int], list[int]]:
         """Jobs are leaving their leases: the leases concerned, and those that are empty then."""

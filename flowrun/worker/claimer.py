@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 
+from flowrun.client.shield import shielded
 from flowrun.core.attempt import Claimed
 from flowrun.core.compile import END_TYPE, JOIN_TYPE
 from flowrun.core.options import SYSTEM_QUEUE
@@ -17,7 +18,6 @@ from flowrun.store.pool import LOST, REPEATABLE
 from flowrun.worker.intake import take_in
 from flowrun.worker.session import Session
 from flowrun.worker.settler import Settler
-from flowrun.worker.shield import shielded
 
 logger = logging.getLogger("flowrun.worker")
 
@@ -60,6 +60,7 @@ class Claimer:
                 await anyio.sleep(0.5)
             except REPEATABLE as error:
                 logger.info("a claim is repeated: %s", error)
+                await anyio.sleep(0.05)
             finally:
                 if connection is not None:
                     connection.terminate()
@@ -117,10 +118,9 @@ class Claimer:
             marks=self._marks,
             turn=self._turn,
         )
-        self._doubtful.remove(lease)
-        session.buffer.hold(lease, len(jobs))
         for ended in await take_in(session, connection, jobs):
             self._settler.put(ended)
+        self._doubtful.remove(lease)
         return jobs
 
     async def _give_back_doubtful(self, connection: Any) -> None:

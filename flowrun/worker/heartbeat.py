@@ -78,6 +78,10 @@ class Heartbeat:
             except LOST as error:
                 logger.warning("the heartbeat's connection was lost (%s); connecting again", error)
                 await self._wait(self._stop, RETRY)
+            except Exception:
+                # Whatever it is (a role that lost a right, a statement timeout): without a pulse the jobs are lost.
+                logger.exception("the heartbeat failed; trying again")
+                await self._wait(self._stop, RETRY)
             finally:
                 if connection is not None:
                     # Never close(): on a dead link it waits for an answer.

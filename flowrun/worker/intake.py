@@ -17,16 +17,16 @@ from flowrun.worker.session import Session
 async def take_in(
     session: Session, connection: Any, jobs: Sequence[Claimed], known: Mapping[UUID, str | None] | None = None
 ) -> list[Attempted]:
-    """Give handler jobs to the buffer; return how flowrun's own jobs ended.
+    """Hold the jobs of a lease: handler jobs go to the buffer, and how flowrun's own jobs ended is returned.
 
+    When the connection is lost meanwhile nothing has happened yet: the caller gives the whole lease back.
     ``known`` holds results that this worker has just settled, so that a chain's next step needs no read.
     """
-    plain = [job for job in jobs if job.sources is None and job.kind == Kind.HANDLER]
-    if len(plain) == len(jobs):
-        session.buffer.put(plain)
-        return []
-    session.buffer.put(plain)
     others = [job for job in jobs if job.sources is not None or job.kind != Kind.HANDLER]
+    if not others:
+        session.buffer.hold(jobs)
+        session.buffer.put(jobs)
+        return []
     results: dict[UUID, str | None] = dict(known or {})
     missing = list({source for job in others for source in job.sources or () if source not in results})
     flows = [job.id for job in others if job.kind == Kind.END]
@@ -35,16 +35,11 @@ async def take_in(
         found = await claim.inputs(connection, session.client.database.sql, missing, flows)
         results.update(found.results)
         spoiled = found.spoiled
-    ended: list[Attempted] = []
-    ready: list[Claimed] = []
     for job in others:
         job.values = [results.get(source) for source in job.sources or ()]
-        if job.kind == Kind.HANDLER:
-            ready.append(job)
-        else:
-            ended.append(_own(job, spoiled.get(job.id)))
-    session.buffer.put(ready)
-    return ended
+    session.buffer.hold(jobs)
+    session.buffer.put([job for job in jobs if job.kind == Kind.HANDLER])
+    return [_own(job, spoiled.get(job.id)) for job in others if job.kind != Kind.HANDLER]
 
 
 def _own(job: Claimed, worst: int | None) -> Attempted:

@@ -11,6 +11,7 @@ from uuid import UUID
 import anyio
 
 from flowrun import codec
+from flowrun.client.shield import shielded
 from flowrun.core.attempt import Attempted, Ending, Failure, Success
 from flowrun.core.compile import END_TYPE, JOIN_TYPE
 from flowrun.core.options import SYSTEM_QUEUE
@@ -20,7 +21,6 @@ from flowrun.store.pool import LOST, REFUSED, REPEATABLE, UNSENDABLE
 from flowrun.store.settle import Leases, Settled
 from flowrun.worker.intake import take_in
 from flowrun.worker.session import Session
-from flowrun.worker.shield import shielded
 
 logger = logging.getLogger("flowrun.worker")
 
@@ -126,7 +126,6 @@ class Settler:
             except REFUSED as error:
                 return connection, await self._one_by_one(successes, error)
             self._report_late(successes, settled, resent)
-            session.buffer.hold(lease, len(settled.handoff))
             self._tell(settled)
             if settled.handoff:
                 known = {success.id: success.result for success in successes}
@@ -135,7 +134,6 @@ class Settler:
                         self.put(ended)
                 except LOST as error:
                     connection = await self._after(error, connection)
-                    del session.buffer.held[lease]
                     self._doubtful.append(lease)
             by_id = {success.id: success for success in successes} if settled.slow else {}
             slow = [by_id[id] for id in settled.slow]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 from anyio.abc import TaskStatus
@@ -42,6 +42,7 @@ class Supervisor:
         self._grace = grace
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._ended = asyncio.Event()
         self._session: Session | None = None
 
     def stop(self, *, at_once: bool = False) -> None:
@@ -50,8 +51,18 @@ class Supervisor:
         if at_once:
             self._hurry.set()
 
+    async def ended(self) -> None:
+        """Return when it works no more: it was stopped, or something went wrong (leaving ``app.worker()`` raises it)."""
+        await self._ended.wait()
+
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Work until :meth:`stop`. A worker that the others gave up begins again under a new id."""
+        try:
+            await self._live(task_status)
+        finally:
+            self._ended.set()
+
+    async def _live(self, task_status: TaskStatus[None]) -> None:
         types = [definition.type for definition in self._client.registry]
         if not types:
             logger.warning("this worker has no handlers: it can run no job")
@@ -78,11 +89,12 @@ class Supervisor:
 
         heartbeat = Heartbeat(session, on_beat)
         claims, consumers = anyio.CancelScope(), anyio.CancelScope()
+        handlers_ended = anyio.Event()
         group.start_soon(heartbeat.run)
         await heartbeat.listening()
         group.start_soon(settler.run)
-        group.start_soon(_within, consumers, consumer.run, session, settler)
-        group.start_soon(_within, claims, Claimer(session, settler).run)
+        group.start_soon(_within, consumers, handlers_ended, consumer.run, session, settler)
+        group.start_soon(_within, claims, anyio.Event(), Claimer(session, settler).run)
         group.start_soon(timers.run)
         group.start_soon(rescuer.run)
         group.start_soon(upkeep.hand_back_sitting, session, settler)
@@ -100,7 +112,7 @@ class Supervisor:
                 consumers.cancel()
                 claims.cancel()
                 if not session.lost.is_set():
-                    await self._leave(session, settler)
+                    await self._leave(session, settler, handlers_ended)
             group.cancel_scope.cancel()
 
     async def _drain(self, session: Session, settler: Settler, claims: anyio.CancelScope) -> None:
@@ -111,11 +123,12 @@ class Supervisor:
             with anyio.move_on_after(self._grace):
                 await _first(session.drained.wait, self._hurry.wait, session.lost.wait)
 
-    async def _leave(self, session: Session, settler: Settler) -> None:
+    async def _leave(self, session: Session, settler: Settler, handlers_ended: anyio.Event) -> None:
         """Settle what is done, hand back the rest, sign off. What cannot be told now, the rescue of others finds."""
         try:
+            # A handler that is being cancelled still runs: its job is not given to others before it has ended.
+            await handlers_ended.wait()
             with anyio.move_on_after(10.0):
-                await asyncio.sleep(0)
                 upkeep.empty_buffer(session, settler)
                 await settler.idle.wait()
             database = self._client.database
@@ -144,17 +157,23 @@ class Supervisor:
         await database.repeat(verb)
 
 
-async def _within(scope: anyio.CancelScope, run: object, *args: object) -> None:
-    with scope:
-        await run(*args)  # type: ignore[operator]
+async def _within(
+    scope: anyio.CancelScope, ended: anyio.Event, run: Callable[..., Awaitable[None]], *args: object
+) -> None:
+    """Run in a scope of its own, and say when it is over."""
+    try:
+        with scope:
+            await run(*args)
+    finally:
+        ended.set()
 
 
-async def _first(*waits: object) -> None:
+async def _first(*waits: Callable[[], Awaitable[object]]) -> None:
     """Return when the first of ``waits`` does."""
     async with anyio.create_task_group() as group:
 
-        async def one(wait: object) -> None:
-            await wait()  # type: ignore[operator]
+        async def one(wait: Callable[[], Awaitable[object]]) -> None:
+            await wait()
             group.cancel_scope.cancel()
 
         for wait in waits:

@@ -7,6 +7,7 @@ from time import monotonic
 
 import anyio
 
+from flowrun.client.shield import shielded
 from flowrun.core.attempt import Ending
 from flowrun.errors import DatabaseError
 from flowrun.store import upkeep
@@ -14,7 +15,6 @@ from flowrun.store.pool import LOST, REPEATABLE, Connection
 from flowrun.store.upkeep import Beat, Due, Rescued
 from flowrun.worker.session import Session
 from flowrun.worker.settler import Settler
-from flowrun.worker.shield import shielded
 
 logger = logging.getLogger("flowrun.worker")
 

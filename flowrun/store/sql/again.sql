@@ -1,4 +1,5 @@
 -- Jobs that come back: after a backoff, a snooze, or handed back. They have left their lease in the same transaction.
+-- One that has its outcome stays where it is, whatever the caller believes.
 --   $1 uuid[] job  $2 smallint[] attempts used  $3 float8[] seconds from now
 -- Result: note 3 with a queue where something became ready, note 4 when something became scheduled.
 -- Locks: only what it inserts.
@@ -6,6 +7,8 @@ with back as materialized (
     select j.id, j.queue, j.type, j.priority, u.attempt, u.delay
     from unnest($1::uuid[], $2::smallint[], $3::float8[]) as u (id, attempt, delay)
     cross join lateral (select id, queue, type, priority from flowrun.jobs where jobs.id = u.id offset 0) j
+    left join lateral (select id from flowrun.finished where finished.id = u.id offset 0) f on true
+    where f.id is null
 ),
 now_ready as materialized (
     insert into flowrun.ready (queue, priority, id, type, attempt)

@@ -1,12 +1,23 @@
 -- A worker lives: its leases hold for $2 more seconds.
 --   $1 uuid worker  $2 float8 lease in seconds
--- Result: no row when the worker was given up and its jobs are somebody else's; else whether another worker's time is
--- up, and the seconds until the next scheduled job is due.
+-- Result: no row when the worker was given up and its jobs are somebody else's; else whether there is somebody to
+-- rescue (as in expired_worker.sql), and the seconds until the next scheduled job is due.
+-- Index: leases_pkey, one step a worker; scheduled_run_at.
 -- Locks: this worker's row.
+with recursive holder (id) as (
+    (select worker_id from flowrun.leases order by worker_id limit 1)
+    union all
+    select (select worker_id from flowrun.leases where worker_id > holder.id order by worker_id limit 1)
+    from holder where holder.id is not null
+)
 update flowrun.workers set expires_at = now() + make_interval(secs => $2)
 where id = $1
 returning
-    exists (select from flowrun.workers other where other.expires_at < now() and other.id <> $1) as others_expired,
+    exists (select from flowrun.workers other where other.expires_at < now() and other.id <> $1)
+    or exists (
+        select from holder
+        where holder.id is not null and not exists (select from flowrun.workers owner where owner.id = holder.id)
+    ) as others_expired,
     (
         select extract(epoch from run_at - clock_timestamp())::float8
         from flowrun.scheduled order by run_at limit 1

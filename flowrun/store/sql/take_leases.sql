@@ -1,16 +1,18 @@
--- All leases of a worker, taken away from it. What is unfinished in them is looked up by the next statement: it needs a
+-- Leases of a worker, taken away from it. What is unfinished in them is looked up by the next statement: it needs a
 -- snapshot from after this one's locks.
---   $1 uuid worker  $2 bigint[] only these lease numbers; null for all
+--   $1 uuid worker  $2 bigint[] only these lease numbers, whose rows stay, empty (see void_leases.sql); null for all
 -- Result: job, attempt, claimed_at.
 -- Locks: the leases by number; a settle that holds one is waited for.
 with held as materialized (
-    select n from flowrun.leases
+    select n, jobs, attempts, claimed_at from flowrun.leases
     where worker_id = $1 and ($2::bigint[] is null or n = any($2))
     order by n
     for update
 ),
 gone as (
-    delete from flowrun.leases where worker_id = $1 and n = any(array(select n from held))
-    returning jobs, attempts, claimed_at
+    delete from flowrun.leases where worker_id = $1 and $2 is null and n = any(array(select n from held))
+),
+emptied as (
+    update flowrun.leases set jobs = '{}', attempts = '{}' where worker_id = $1 and n = any($2)
 )
-select u.id, u.attempt, gone.claimed_at from gone, unnest(gone.jobs, gone.attempts) as u (id, attempt)
+select u.id, u.attempt, held.claimed_at from held, unnest(held.jobs, held.attempts) as u (id, attempt)
