@@ -65,25 +65,27 @@ class Definition:
         except ValidationError as error:
             raise InvalidArguments(f"{where}, argument {name!r}: {_first(error)}") from None
 
-    def decode(self, args: str) -> dict[str, Any]:
-        """Stored arguments, converted as annotated. Raises InvalidArguments."""
+    @cached_property
+    def decode(self) -> Callable[[str], dict[str, Any]]:
+        """From stored arguments to arguments converted as annotated. Raises InvalidArguments."""
+        return self._converting(self._arguments.validator.validate_json)
+
+    @cached_property
+    def decode_value(self) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        """The same from arguments whose references were filled in."""
+        return self._converting(self._arguments.validator.validate_python)
+
+    def _converting(self, validate: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
         from pydantic import ValidationError
 
-        try:
-            decoded: dict[str, Any] = self._arguments.validate_json(args)
-        except ValidationError as error:
-            raise InvalidArguments(f"job of type {self.type!r}: {_first(error, named=True)}") from None
-        return decoded
+        def convert(arguments: Any) -> dict[str, Any]:
+            try:
+                converted: dict[str, Any] = validate(arguments)
+            except ValidationError as error:
+                raise InvalidArguments(f"job of type {self.type!r}: {_first(error, named=True)}") from None
+            return converted
 
-    def decode_value(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Arguments whose references were filled in, converted as annotated. Raises InvalidArguments."""
-        from pydantic import ValidationError
-
-        try:
-            decoded: dict[str, Any] = self._arguments.validate_python(arguments)
-        except ValidationError as error:
-            raise InvalidArguments(f"job of type {self.type!r}: {_first(error, named=True)}") from None
-        return decoded
+        return convert
 
     def to_plain(self, name: str, value: Any) -> Any:
         """An argument as JSON can carry it."""

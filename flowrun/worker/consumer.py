@@ -40,11 +40,10 @@ async def run(session: Session, settler: Settler) -> None:
 
 
 async def _consume(session: Session, settler: Settler) -> None:
-    buffer, run_job = session.buffer, session.runner.run
+    buffer, run_job, put = session.buffer, session.runner.run, settler.put
     while True:
         job = await buffer.take()
-        attempted = await run_job(job)
-        settler.put(attempted)
+        put(await run_job(job))
         buffer.finished()
         if session.stopping and not buffer.running:
             session.drained.set()

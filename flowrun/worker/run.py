@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import random
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import anyio
@@ -37,24 +37,21 @@ class Runner:
         self._max_payload = max_payload
         self._error_text = error_text
         self._threads = anyio.CapacityLimiter(concurrency)
-        self._known: dict[str, tuple[Definition, Policy]] = {}
+        self._known: dict[str, tuple[Definition, Policy, bool]] = {}
+        """By type; the last says that nothing but the function is to be called."""
 
     async def run(self, job: Claimed) -> Attempted:
         """Run one attempt. Never raises, but for the cancellation of the task it runs in."""
-        definition, rules = self._handler(job.type)
+        definition, rules, simple = self._known.get(job.type) or self._learn(job.type)
         try:
-            if job.options is not None:
-                rules = policy(definition.options, codec.load(job.options))
-            if job.attempt > rules.attempts:
-                return self._gave_up(job, rules)
-            arguments = self._arguments(job, definition, rules)
-            if definition.threaded:
-                call = functools.partial(definition.function, **arguments)
-                value = await self._limited(self._in_thread(call), rules.timeout)
-            elif rules.timeout is None:
-                value = await definition.function(**arguments)
+            if simple and job.options is None and job.bindings is None and job.attempt <= rules.attempts:
+                value = await definition.function(**definition.decode(job.args))
             else:
-                value = await self._limited(definition.function(**arguments), rules.timeout)
+                if job.options is not None:
+                    rules = policy(definition.options, codec.load(job.options))
+                if job.attempt > rules.attempts:
+                    return self._gave_up(job, rules)
+                value = await self._call(definition, self._arguments(job, definition, rules), rules)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -62,6 +59,8 @@ class Runner:
             return self._failed(job, rules, error)
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a handler fails the job, not the worker
             return self._failed(job, rules, error)
+        if value is None:
+            return Success(job.id, job.lease, job.attempt, "null")
         try:
             return Success(job.id, job.lease, job.attempt, codec.dump(value, limit=self._max_payload))
         except codec.NotStorable as error:
@@ -69,12 +68,17 @@ class Runner:
             reason = f"the result cannot be stored{at}: {error.reason}"
             return self._over(job, Failure("flowrun.ResultNotStorable", reason, None))
 
-    def _handler(self, type: str) -> tuple[Definition, Policy]:
-        known = self._known.get(type)
-        if known is None:
-            definition = self._registry.get(type)
-            known = self._known[type] = (definition, policy(definition.options, {}))
+    def _learn(self, type: str) -> tuple[Definition, Policy, bool]:
+        definition = self._registry.get(type)
+        rules = policy(definition.options, {})
+        simple = not definition.threaded and definition.job_parameter is None and rules.timeout is None
+        known = self._known[type] = (definition, rules, simple)
         return known
+
+    async def _call(self, definition: Definition, arguments: dict[str, Any], rules: Policy) -> Any:
+        if definition.threaded:
+            return await self._limited(self._in_thread(partial(definition.function, **arguments)), rules.timeout)
+        return await self._limited(definition.function(**arguments), rules.timeout)
 
     def _arguments(self, job: Claimed, definition: Definition, rules: Policy) -> dict[str, Any]:
         if job.bindings is None:

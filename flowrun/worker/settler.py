@@ -35,6 +35,8 @@ class Settler:
         self._session = session
         self._successes: list[Success] = []
         self._endings: list[Ending] = []
+        self.pending = 0
+        """Jobs that are done and whose settle has not begun."""
         self._wanted = asyncio.Event()
         self.idle = asyncio.Event()
         self.idle.set()
@@ -45,19 +47,16 @@ class Settler:
         self._queues = [*session.queues, SYSTEM_QUEUE]
         self._types = [*session.types, END_TYPE, JOIN_TYPE]
 
-    @property
-    def pending(self) -> int:
-        """Jobs that are done and not yet settled."""
-        return len(self._successes) + len(self._endings)
-
     def put(self, attempted: Attempted) -> None:
         """Settle this with the next batch."""
         if type(attempted) is Success:
             self._successes.append(attempted)
         else:
             self._endings.append(attempted)  # type: ignore[arg-type]
-        self.idle.clear()
-        self._wanted.set()
+        self.pending += 1
+        if self.pending == 1:
+            self.idle.clear()
+            self._wanted.set()
 
     async def run(self) -> None:
         """Settle until cancelled. A settle under way is not cut: cancellation never crosses a transaction."""
@@ -77,6 +76,7 @@ class Settler:
     async def _batch(self, connection: Any) -> Any:
         successes, self._successes = self._successes[:LARGEST], self._successes[LARGEST:]
         endings, self._endings = self._endings[:LARGEST], self._endings[LARGEST:]
+        self.pending = len(self._successes) + len(self._endings)
         if successes:
             leases = Leases(*self._session.buffer.release(success.lease for success in successes))
             connection, slow = await self._settle(connection, successes, leases)
