@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
     from flowrun.client.handlers import AsyncHandler, AsyncJobHandler, Register, ThreadHandler, ThreadJobHandler
     from flowrun.context import Job
+
+logger = logging.getLogger("flowrun")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -263,6 +266,8 @@ class Flowrun:
 
     async def _start_embedded(self, stack: AsyncExitStack) -> None:
         server = EmbeddedPostgres(self._directory)
+        if self.dsn is None:
+            logger.warning("no DSN and no FLOWRUN_DSN: using the embedded PostgreSQL in %s", server.directory)
         self.dsn = self.client.database.dsn = await asyncio.to_thread(server.start)
         stack.callback(server.close)
 

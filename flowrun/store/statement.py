@@ -33,6 +33,7 @@ class Statements:
     """The statements by name: ``statements["claim"]``."""
 
     def __init__(self, schema: str = DEFAULT_SCHEMA) -> None:
+        quote(schema)  # refuse a bad name now, not at the first statement
         self.schema = schema
         self._rendered: dict[str, str] = {}
 

@@ -1,0 +1,153 @@
+"""Opening, closing, and where the database is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import pytest
+
+from flowrun import ConfigurationError, DatabaseUnavailable, Flowrun, FlowrunError, NotFound
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """For an embedded PostgreSQL; as root, the server's own user must be able to get there."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.is_dir() and folder.owner() == tmp_path.owner() and "pytest" in folder.name:
+            folder.chmod(0o755)
+    place = tmp_path / "postgres"
+    monkeypatch.setenv("FLOWRUN_EMBEDDED_DIR", str(place))
+    monkeypatch.delenv("FLOWRUN_DSN", raising=False)
+    return place
+
+
+async def test_without_a_dsn_the_embedded_postgres_is_used_and_said_once(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Flowrun()
+
+    @app.handler
+    async def add(a: int, b: int) -> int:
+        return a + b
+
+    with caplog.at_level(logging.WARNING, logger="flowrun"):
+        async with app.worker(concurrency=2):  # no migrate(): the embedded database is brought up to date by itself
+            assert await (await add.dispatch(1, b=2)).result(timeout=20) == 3
+        async with app:
+            run = await add.dispatch(3, 4)
+    assert [str(directory) in record.message for record in caplog.records if "embedded" in record.message] == [True]
+    # Another app on the same directory finds the same data.
+    async with Flowrun(f"embedded://{directory}") as other:
+        assert (await (await other.get_job(run.id)).status()).state == "ready"
+
+
+async def test_dispatching_before_opening_says_what_to_do(app: Flowrun) -> None:
+    with pytest.raises(FlowrunError, match="async with app"):
+        await app.job("x").dispatch()
+
+
+async def test_opening_twice_is_opening_once(app: Flowrun) -> None:
+    async with app:
+        async with app, app:
+            pass
+        await app.job("x").dispatch()
+    with pytest.raises(FlowrunError, match="async with app"):
+        await app.job("x").dispatch()
+
+
+def test_an_app_can_be_opened_in_one_loop_after_another(app: Flowrun) -> None:
+    @app.handler
+    async def one() -> int:
+        return 1
+
+    async def once() -> int:
+        async with app.worker(concurrency=2):
+            return await (await one.dispatch()).result(timeout=10)
+
+    assert [asyncio.run(once()) for _ in range(3)] == [1, 1, 1]
+
+
+async def test_opened_and_closed_from_different_tasks(app: Flowrun) -> None:
+    """As a test's fixture or a web framework's lifespan does it."""
+    manager = app.lifespan(None)
+    await asyncio.create_task(manager.__aenter__())
+
+    await app.job("x").dispatch()
+    await asyncio.create_task(manager.__aexit__(None, None, None))
+
+
+async def test_an_unreachable_database_is_named_without_its_password() -> None:
+    app = Flowrun("postgresql://ann:secret@127.0.0.1:1/shop")
+    with pytest.raises(DatabaseUnavailable) as error:
+        async with app:
+            pass
+    assert "127.0.0.1:1/shop" in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+async def test_unknown_ids_and_malformed_ids(app: Flowrun) -> None:
+    async with app:
+        for get in (app.get_job, app.get_flow):
+            with pytest.raises(NotFound):
+                await get("01890000-0000-7000-8000-000000000000")
+            with pytest.raises(ConfigurationError, match="UUID"):
+                await get("not-an-id")
+
+
+async def test_a_cancelled_dispatch_leaves_a_usable_pool(dsn: str) -> None:
+    """A web request that is cancelled in the middle of a large dispatch: all or nothing, and the pool is clean."""
+    app = Flowrun(dsn, pool_size=1)
+
+    @app.handler
+    async def one(n: int) -> int:
+        return n
+
+    async with app:
+        for delay in (0.0, 0.001, 0.005, 0.02, 0.05):
+            flow = app.flow("large")
+            flow.group([one.job(n) for n in range(2000)])
+            task = asyncio.create_task(flow.dispatch())
+            await asyncio.sleep(delay)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await one.dispatch(1)
+        async with app.client.database.acquire() as connection:
+            counts = await connection.fetch("select count(*) from flowrun.jobs where flow_id is not null group by flow_id")
+            assert {row[0] for row in counts} <= {2000}
+            assert await connection.fetchval("select count(*) from flowrun.jobs where flow_id is null and kind = 0") == 5
+
+
+@pytest.mark.parametrize("bad", [{"lease": 0}, {"poll": -1.0}, {"lease": True}, {"pool_size": 0}, {"max_payload": "1"}])
+def test_bad_settings_are_refused_by_name(bad: dict) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(bad))):
+        Flowrun("postgresql://localhost/x", **bad)
+
+
+@pytest.mark.parametrize("schema", ["", "pg_x", "x" * 64, "a\x00b"])
+def test_bad_schemas_are_refused(schema: str) -> None:
+    with pytest.raises(ConfigurationError, match="schema"):
+        Flowrun("postgresql://localhost/x", schema=schema)
+
+
+@pytest.mark.parametrize("schema", ['Shop "1"', "select", "schön.er; drop", "a" * 63])
+async def test_odd_schema_names_work_from_end_to_end(dsn: str, schema: str) -> None:
+    app = Flowrun(dsn, schema=schema)
+
+    @app.handler(attempts=1)
+    async def one(fail: bool) -> int:
+        return 1 // (not fail)
+
+    await app.migrate()
+    async with app.worker(concurrency=2):
+        flow = app.flow("f")
+        first = flow.add(one.job(False))
+        flow.add(one.job(True), after=first)
+        flow.add(one.job(False), after="one-2", name="never")
+        status = await (await flow.dispatch()).wait(timeout=10)
+        assert {name: job.state for name, job in status.nodes.items()} == {
+            "one": "succeeded",
+            "one-2": "failed",
+            "never": "skipped",
+        }
