@@ -71,11 +71,14 @@ def dsn_from_environment() -> str | None:
 
 
 def check_dsn(dsn: str) -> str:
-    """``dsn`` if it is an address flowrun can use. Raises ConfigurationError, which never repeats it: it may hold a password.
+    """``dsn`` if it is an address flowrun can use.
+
+    Raises ConfigurationError, which never repeats it: it may hold a password.
 
     >>> check_dsn("postgresql://localhost/shop")
     'postgresql://localhost/shop'
     """
+    scheme = dsn.partition(":")[0]
     try:
         parts = urlsplit(dsn)
         hosts = parts.netloc.rpartition("@")[2].split(",")
@@ -83,7 +86,7 @@ def check_dsn(dsn: str) -> str:
         readable = all(not port or (port.isdecimal() and 0 < int(port) < 65_536) for port in ports)
     except ValueError:
         readable = False
-    if not readable or parts.scheme not in {"postgresql", "postgres", "embedded"}:
+    if not readable or scheme not in {"postgresql", "postgres", "embedded"}:
         form = "postgresql://user:password@host:port/database, or embedded:///path"
         raise ConfigurationError(f"the DSN cannot be read (it is not repeated here); write it as {form}")
     return dsn

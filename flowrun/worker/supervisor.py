@@ -52,7 +52,7 @@ class Supervisor:
             self._hurry.set()
 
     async def ended(self) -> None:
-        """Return when it works no more: it was stopped, or something went wrong (leaving ``app.worker()`` raises it)."""
+        """Return when it works no more: stopped, or something went wrong (leaving ``app.worker()`` raises it)."""
         await self._ended.wait()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
