@@ -21,10 +21,12 @@ _TRUNCATED = "... (truncated {} characters)"
 class NotStorable(Exception):
     """A value that cannot be stored; ``path`` says where in it, ``reason`` why. Never holds the value itself."""
 
-    def __init__(self, path: str, reason: str) -> None:
+    def __init__(self, path: str, reason: str, *, foreign: bool = False) -> None:
         super().__init__(f"{path}: {reason}" if path else reason)
         self.path = path
         self.reason = reason
+        self.foreign = foreign
+        """It is of a type JSON does not have; an annotation may say how to write it."""
 
 
 load: Callable[[str | bytes], Any] = orjson.loads
@@ -121,6 +123,7 @@ def _check_scalar(item: Any, path: str) -> None:
             orjson.dumps(item, default=_default)
         except (TypeError, ValueError, RecursionError):
             kind = type(item)
+            name = f"{kind.__module__}.{kind.__qualname__}"
             raise NotStorable(
-                path, f"{kind.__module__}.{kind.__qualname__} cannot be stored as JSON; pass plain data or its text"
+                path, f"{name} cannot be stored as JSON; pass plain data or its text", foreign=True
             ) from None

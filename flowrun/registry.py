@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, get_type_hints
 
+from flowrun.annotations import adaptable
 from flowrun.context import Job
 from flowrun.core.options import JobOptions, check_name
 from flowrun.errors import ConfigurationError, InvalidArguments, UnknownHandler
@@ -92,6 +93,10 @@ class Definition:
         adapter = self._parameters.get(name)
         return value if adapter is None or _plain(value) else adapter.dump_python(value, mode="json", warnings=False)
 
+    def to_plain_result(self, value: Any) -> Any:
+        """A result of a type that JSON does not have (a set, a timedelta), as the return annotation writes it."""
+        return value if self._result is None else self._result.dump_python(value, mode="json", warnings=False)
+
     def result(self, value: Any) -> Any:
         """A stored result, converted as the handler's return annotation says."""
         return value if self._result is None else self._result.validate_python(value)
@@ -127,7 +132,7 @@ class Definition:
     def _parameters(self) -> dict[str, Any]:
         from pydantic import TypeAdapter
 
-        hints = {name: self.hints[name] for name in self.signature.parameters if name in self.hints}
+        hints = {name: adaptable(self.hints[name]) for name in self.signature.parameters if name in self.hints}
         return {name: TypeAdapter(hint) for name, hint in hints.items() if name != self._extra}
 
     @cached_property
@@ -141,7 +146,7 @@ class Definition:
         for name, parameter in self.signature.parameters.items():
             if parameter.kind is not _EXTRA:
                 required = parameter.default is inspect.Parameter.empty
-                hint = self.hints.get(name, Any)
+                hint = adaptable(self.hints.get(name, Any))
                 fields[name] = Required[hint] if required else NotRequired[hint]
         shape = TypedDict(self.type, fields)  # type: ignore[misc]
         extra = ConfigDict(extra="forbid" if self._extra is None else "allow")
@@ -152,7 +157,7 @@ class Definition:
         from pydantic import TypeAdapter
 
         hint = self.hints.get("return", Any)
-        return None if hint is Any or hint in _PLAIN_TYPES or hint is type(None) else TypeAdapter(hint)
+        return None if hint is Any or hint in _PLAIN_TYPES or hint is type(None) else TypeAdapter(adaptable(hint))
 
 
 _PLAIN_TYPES = (int, float, str, bool, dict, list)

@@ -58,6 +58,14 @@ class _Vertex:
 
 
 @dataclass(slots=True)
+class _Dependents:
+    outlived: set[int]
+    """Vertices that have ended when some other that waits for them has."""
+    awaited: set[int]
+    """Vertices that some other waits for."""
+
+
+@dataclass(slots=True)
 class Compiled:
     """A plan, and where the nodes are in it."""
 
@@ -103,15 +111,17 @@ class _Layout:
         self.ends: dict[Flow, int] = {}
         self.starts: dict[Flow, int] = {}
         """The join that an inner flow's first nodes wait for, where the flow as a node waits for something."""
+        self.joins: dict[Flow, list[int]] = {}
+        """Joins made for a flow's nodes."""
 
     def lay(self, root: Flow) -> None:
         """Place every node, then draw every edge."""
         self._place(root)
-        referenced = {node for vertex in self.vertices if vertex.encoded for node in vertex.encoded.sources}
         for flow in self.ends:
             self._connect(flow)
+        dependents = self._dependents()
         for flow in self.ends:
-            self._connect_end(flow, referenced)
+            self._connect_end(flow, dependents)
 
     def sorted(self) -> _Layout:
         """The same in topological order; InvalidFlow names the cycle if there is none."""
@@ -173,52 +183,75 @@ class _Layout:
 
     def _connect(self, flow: Flow) -> None:
         by_name = {node.name: node for node in flow.nodes}
-        start = self.starts.get(flow)
-        for node in flow.nodes:
-            entrance = self._entrance(node)
-            if entrance is None:
-                continue
-            self._wait(self.vertices[entrance], node, by_name)
-            parents = self.vertices[entrance].parents
-            if start is not None and not any(self.vertices[parent].flow is flow for parent, _ in parents):
-                parents[start, Condition.SUCCEEDED] = None
-        for condition, callback in flow.callbacks:
-            vertex = self.vertices[self.place[callback]]
-            self._wait(vertex, callback, by_name)
-            vertex.parents[self.ends[flow], condition] = None
-
-    def _connect_end(self, flow: Flow, referenced: set[Node[Any]]) -> None:
-        parents: set[int] = set()
         for node in flow.nodes:
             entrance = self._entrance(node)
             if entrance is not None:
-                for parent, _ in self.vertices[entrance].parents:
-                    parents.add(parent)
-                    if self.vertices[parent].kind is Kind.JOIN:
-                        parents.update(grandparent for grandparent, _ in self.vertices[parent].parents)
-        sinks = [node for node in flow.nodes if self.place[node] not in parents]
+                self._wait(self.vertices[entrance], node, by_name, self._begins(flow, node))
+        for condition, callback in flow.callbacks:
+            self._wait(self.vertices[self.place[callback]], callback, by_name, {(self.ends[flow], condition): None})
+
+    def _begins(self, flow: Flow, node: Node[Any]) -> dict[tuple[int, Condition], None]:
+        """The edge from the start of its flow: for first nodes, and for those that a skipped parent would release."""
+        if flow not in self.starts:
+            return {}
+        whens = [when for after in node.after for when in (after.whens if isinstance(after, Join) else (after,))]
+        vertex = self.vertices[self.place[node]]
+        inside = bool(whens) or any(source.flow is flow for source in (vertex.encoded.sources if vertex.encoded else ()))
+        if inside and all(when.condition is not Condition.FINISHED for when in whens):
+            return {}
+        return {(self.starts[flow], Condition.SUCCEEDED): None}
+
+    def _dependents(self) -> _Dependents:
+        """What is known of a vertex by those that wait for it. Callbacks do not count: they come after the end."""
+        callbacks = {self.place[callback] for flow in self.ends for _, callback in flow.callbacks}
+        found = _Dependents(set(self.starts.values()), set())
+        for number, vertex in enumerate(self.vertices):
+            if number not in callbacks:
+                parents = {parent for parent, _ in vertex.parents}
+                found.awaited |= parents
+                if len(parents) > 1 and vertex.need not in (None, len(vertex.parents)):
+                    continue
+                decisive = {parent for parent, condition in vertex.parents if condition is not Condition.FINISHED}
+                if len(parents) == 1 or not decisive:
+                    found.outlived |= parents
+                elif len(decisive) == 1:
+                    found.outlived |= decisive
+        return found
+
+    def _connect_end(self, flow: Flow, dependents: _Dependents) -> None:
+        """The end of a flow waits for its last nodes, and for all that may still run when those are decided.
+
+        A child is skipped as soon as one parent disappoints it, and released by a join as soon as enough do not: its
+        other parents may well be running then.
+        """
         end = self.vertices[self.ends[flow]]
-        for node in sinks:
-            end.parents[self.place[node], Condition.FINISHED] = None
+        own = [self.place[node] for node in flow.nodes] + self.joins.get(flow, [])
+        for place in own:
+            if place not in dependents.outlived:
+                end.parents[place, Condition.FINISHED] = None
         if flow in self.starts:
             end.parents[self.starts[flow], Condition.SUCCEEDED] = None
+        sinks = [node for node in flow.nodes if self.place[node] not in dependents.awaited]
         output = _output(flow) or (sinks[0] if len(sinks) == 1 else None)
         if output is not None:
             end.encoded = Encoded('{"result":null}', [output], [(["result"], 0, [])])
-        elif end.node in referenced:
+        elif flow.parent is not None:
             names = ",".join(f"{json_name(node.name)}:null" for node in sinks)
             end.encoded = Encoded(
                 f'{{"result":{{{names}}}}}', sinks, [(["result", node.name], at, []) for at, node in enumerate(sinks)]
             )
 
-    def _wait(self, vertex: _Vertex, node: Node[Any], by_name: Mapping[str, Node[Any]]) -> None:
-        if not node.after and (vertex.encoded is None or not vertex.encoded.sources):
-            return
-        required: dict[tuple[int, Condition], None] = {}
+    def _wait(
+        self,
+        vertex: _Vertex,
+        node: Node[Any],
+        by_name: Mapping[str, Node[Any]],
+        required: dict[tuple[int, Condition], None],
+    ) -> None:
         joins: list[tuple[int, dict[tuple[int, Condition], None]]] = []
         for condition in node.after:
             if isinstance(condition, Join):
-                joins.append((condition.count, {self._parent(node, when, by_name): None for when in condition.whens}))
+                joins.append((condition.count, self._joined(node, condition, by_name)))
             else:
                 required[self._parent(node, condition, by_name)] = None
         known = {parent for parents in (required, *(parents for _, parents in joins)) for parent, _ in parents}
@@ -230,8 +263,21 @@ class _Layout:
             return
         for count, parents in joins:
             join = _Vertex(Kind.JOIN, f"{vertex.name}/({count} of {len(parents)})", vertex.flow, None, parents, count)
-            required[self._append(join, None), Condition.SUCCEEDED] = None
+            place = self._append(join, None)
+            self.joins.setdefault(node.flow, []).append(place)
+            required[place, Condition.SUCCEEDED] = None
         vertex.parents = required
+
+    def _joined(
+        self, node: Node[Any], join: Join, by_name: Mapping[str, Node[Any]]
+    ) -> dict[tuple[int, Condition], None]:
+        parents = {self._parent(node, when, by_name): None for when in join.whens}
+        if len(parents) < len(join.whens):
+            raise InvalidFlow(
+                f"node {node.name!r} of flow {node.flow.name!r}: a join names the same condition twice, by node and by "
+                "name: each counts once"
+            )
+        return parents
 
     def _parent(self, node: Node[Any], when: When, by_name: Mapping[str, Node[Any]]) -> tuple[int, Condition]:
         parent = by_name.get(when.node) if isinstance(when.node, str) else when.node
@@ -306,6 +352,8 @@ def _rows(root: Flow, layout: _Layout, dump: Dump, mint: Callable[[int], tuple[U
         else:
             free.append(row)
         if vertex.node is not None:
+            if vertex.name in names:
+                raise InvalidFlow(f"flow {root.name!r} has two nodes named {vertex.name!r}; give one another name=")
             names[vertex.name] = (id, row.type)
     return Compiled(plan, flow_id, names)
 

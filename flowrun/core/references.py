@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NoReturn, Protocol, TypeAlias, cast
 
-from flowrun.errors import InvalidFlow
+from flowrun.errors import InvalidArguments, InvalidFlow
+
+MAX_DEPTH = 200
+"""Levels of lists and dicts around a reference."""
 
 Key: TypeAlias = "str | int"
 Binding: TypeAlias = "tuple[list[Key], int, list[Key]]"
@@ -64,14 +67,15 @@ def references(value: Any) -> list[tuple[Named, tuple[Key, ...]]]:
     """Every reference inside ``value``, at any depth of lists, tuples and dicts."""
     found: list[tuple[Named, tuple[Key, ...]]] = []
     stack = [value]
+    seen: set[int] = set()
     while stack:
         item = stack.pop()
         if isinstance(item, Reference):
             found.append(reference_parts(item))
-        elif isinstance(item, dict):
-            stack.extend(reversed(item.values()))
-        elif isinstance(item, list | tuple):
-            stack.extend(reversed(item))
+        elif isinstance(item, dict | list | tuple):
+            if id(item) not in seen:  # else it is circular, or stands in two places
+                seen.add(id(item))
+                stack.extend(reversed(item.values() if isinstance(item, dict) else item))
     return found
 
 
@@ -85,6 +89,8 @@ def contains(value: Any) -> bool:
 
 def take_out(value: Any, path: list[Key], found: list[tuple[list[Key], Named, tuple[Key, ...]]]) -> Any:
     """``value`` with ``None`` for every reference, which is added to ``found`` with its path."""
+    if len(path) > MAX_DEPTH:
+        raise InvalidArguments(f"argument {path[0]!r}: nested deeper than {MAX_DEPTH} levels, or circular")
     if isinstance(value, Reference):
         node, into = reference_parts(value)
         found.append((path, node, into))

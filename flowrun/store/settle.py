@@ -197,6 +197,10 @@ async def _keep_attempts(
         await connection.execute(sql["record_attempts"], ids, attempts, worker, times, types, messages, traces)
 
 
+_PASSIVE = (Outcome.CANCELLED, Outcome.SKIPPED)
+
+
 def _reason(outcome: Outcome, condition: Condition) -> str:
+    ended = "was " + outcome.name.lower() if outcome in _PASSIVE else outcome.name.lower()
     wanted = {Condition.SUCCEEDED: "succeed", Condition.FAILED: "fail", Condition.FINISHED: "finish"}[condition]
-    return f'{{"message":"its parent {outcome.name.lower()}; it was to {wanted}"}}'
+    return f'{{"message":"its parent {{parent}} {ended}; it was to {wanted}"}}'

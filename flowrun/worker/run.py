@@ -62,11 +62,19 @@ class Runner:
         if value is None:
             return Success(job.id, job.lease, job.attempt, "null")
         try:
-            return Success(job.id, job.lease, job.attempt, codec.dump(value, limit=self._max_payload))
+            return Success(job.id, job.lease, job.attempt, self._dump(value, definition))
         except codec.NotStorable as error:
             at = f" at {error.path!r}" if error.path else ""
             reason = f"the result cannot be stored{at}: {error.reason}"
             return self._over(job, Failure("flowrun.ResultNotStorable", reason, None))
+
+    def _dump(self, value: Any, definition: Definition) -> str:
+        try:
+            return codec.dump(value, limit=self._max_payload)
+        except codec.NotStorable as error:
+            if not error.foreign:
+                raise
+            return codec.dump(definition.to_plain_result(value), limit=self._max_payload)
 
     def _learn(self, type: str) -> tuple[Definition, Policy, bool]:
         definition = self._registry.get(type)

@@ -1,4 +1,5 @@
--- Write what core.cascade decided. The rows are locked already, by lock_blocked.sql.
+-- Write what core.cascade decided. The rows are locked already, by lock_blocked.sql; so they exist, and the upsert is an
+-- update that no statistics can turn into a loop over both sides.
 --   $1 uuid[] released
 --   $2 uuid[] skipped
 --   $3 uuid[] still waiting  $4 integer[] need  $5 integer[] open
@@ -7,9 +8,9 @@ with gone as (
     delete from flowrun.blocked where id = any($1::uuid[] || $2::uuid[])
 ),
 fewer as (
-    update flowrun.blocked set need = u.need, open = u.open
-    from unnest($3::uuid[], $4::integer[], $5::integer[]) as u (id, need, open)
-    where blocked.id = u.id
+    insert into flowrun.blocked (id, need, open)
+    select u.id, u.need, u.open from unnest($3::uuid[], $4::integer[], $5::integer[]) as u (id, need, open)
+    on conflict (id) do update set need = excluded.need, open = excluded.open
 ),
 next as materialized (
     select j.*, j.delay is null and (j.run_at is null or j.run_at <= now()) as due

@@ -1,6 +1,6 @@
 -- Write outcomes, of any kind.
 --   $1 uuid[] job  $2 smallint[] outcome  $3 smallint[] attempt  $4 text[] result (JSON)  $5 timestamptz[] started_at
---   $6 uuid[] cause  $7 text[] error (JSON)
+--   $6 uuid[] cause  $7 text[] error (JSON; of a skip with {parent} for the name of its cause)
 -- Result: id, outcome, optional of the jobs that had no outcome before. A failed or cancelled job that is not optional
 -- spoils its flow.
 -- Locks: only what it inserts; a job that another session is finishing right now is waited for, then left alone.
@@ -9,11 +9,18 @@ with new as (
     select
         u.id, u.outcome, u.attempt, u.result::jsonb, u.started_at, clock_timestamp(),
         case when u.outcome = 3 or (u.outcome = 2 and not j.optional) then j.flow_id end,
-        u.cause, u.error::jsonb
+        u.cause,
+        case
+            when u.cause is null then u.error
+            else replace(u.error, '{parent}', trim(both '"' from to_jsonb(parent.name)::text))
+        end::jsonb
     from unnest(
         $1::uuid[], $2::smallint[], $3::smallint[], $4::text[], $5::timestamptz[], $6::uuid[], $7::text[]
     ) with ordinality as u (id, outcome, attempt, result, started_at, cause, error, place)
     cross join lateral (select flow_id, optional from flowrun.jobs where jobs.id = u.id offset 0) j
+    left join lateral (
+        select coalesce(jobs.name, jobs.type) as name from flowrun.jobs where jobs.id = u.cause offset 0
+    ) parent on u.cause is not null
     order by u.place
     on conflict (id) do nothing
     returning id, outcome

@@ -1,0 +1,120 @@
+"""A flow run as a tree for the terminal: each node under the first it waits for, with state, attempts and time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from rich.text import Text
+from rich.tree import Tree
+
+from flowrun.client.runs import FlowStatus, JobStatus
+from flowrun.core.draw import waits
+from flowrun.core.flow import Flow, Node
+
+STYLES: Mapping[str, tuple[str, str, str]] = {
+    "waiting": ("·", ".", "dim"),
+    "scheduled": ("◷", "~", "yellow"),
+    "ready": ("○", "o", "cyan"),
+    "running": ("●", "*", "bold cyan"),
+    "succeeded": ("✔", "+", "green"),
+    "failed": ("✘", "x", "bold red"),
+    "cancelled": ("■", "#", "magenta"),
+    "skipped": ("↷", "-", "dim"),
+}
+"""Of each state: its symbol, the same in ASCII, and its colour."""
+
+
+class Line(NamedTuple):
+    """A node in the tree."""
+
+    name: str
+    """As in the status: ``inner/step`` for those of a flow inside."""
+    depth: int
+    note: str
+    """What else it waits for."""
+
+
+def picture(flow: Flow, status: FlowStatus, now: datetime, *, ascii_only: bool = False) -> Tree:
+    """``flow`` as it stands at ``now``."""
+    lines = list(_lines(flow, "", 1))
+    width = max((4 * line.depth + len(line.name) for line in lines), default=0)
+    tree = Tree(_head(status, now, ascii_only=ascii_only), guide_style="dim")
+    above = [tree]
+    for line in lines:
+        label = Text(no_wrap=True, overflow="ellipsis")
+        job = status.nodes.get(line.name)
+        padded = line.name.ljust(width - 4 * line.depth)
+        if job is None:  # a flow inside: its nodes tell
+            label.append(f"  {padded}")
+        else:
+            symbol, plain, style = STYLES[job.state]
+            label.append(f"{plain if ascii_only else symbol} {padded}  {job.state:<9}", style)
+            label.append(f"  {_attempts(job):<10}  {_time(job, now):>7}{'  optional' if job.optional else ''}")
+            label.append(f"  {_why(job, now)}".rstrip(), "red" if job.state == "failed" else "dim")
+        label.append(line.note, "dim")
+        del above[line.depth :]
+        above.append(above[-1].add(label))
+    return tree
+
+
+def _lines(flow: Flow, prefix: str, depth: int) -> Iterator[Line]:
+    """The nodes, parents before children; without recursion but for flows inside flows."""
+    under: dict[str | None, list[tuple[Node[Any], str]]] = {}
+    drawn_under: dict[str, str | None] = {}
+    known = {node.name for node in flow.nodes}
+    for node in flow.nodes:
+        parents = [(name, word) for name, word in waits(flow, node) if name in known]
+        first = parents[0][0] if parents else None
+        drawn_under[node.name] = first
+        above = set(_climb(drawn_under, first))
+        notes = [_note(name, word) for name, word in parents if word == "failed" or name not in above]
+        under.setdefault(first, []).append((node, f"  ({', '.join(notes)})" if notes else ""))
+    stack = [(node, note, depth) for node, note in reversed(under.get(None, []))]
+    while stack:
+        node, note, at = stack.pop()
+        yield Line(prefix + node.name, at, note)
+        if node.inner is not None:
+            yield from _lines(node.inner, f"{prefix}{node.name}/", at + 1)
+        stack.extend((child, text, at + 1) for child, text in reversed(under.get(node.name, [])))
+
+
+def _note(name: str, word: str) -> str:
+    return f"if {name} failed" if word == "failed" else f"after {name} {word}".rstrip()
+
+
+def _climb(drawn_under: Mapping[str, str | None], name: str | None) -> Iterator[str]:
+    """``name`` and what it is drawn under, up to the top; a cycle, which cannot be dispatched, ends it too."""
+    seen: set[str] = set()
+    while name is not None and name not in seen:
+        seen.add(name)
+        yield name
+        name = drawn_under.get(name)
+
+
+def _head(status: FlowStatus, now: datetime, *, ascii_only: bool) -> Text:
+    symbol, plain, style = STYLES[status.state]
+    seconds = ((status.finished_at or now) - status.created_at).total_seconds()
+    return Text.assemble(
+        (f"{plain if ascii_only else symbol} ", style), (status.name, "bold"), (f"  {status.state}", style),
+        f"  {max(seconds, 0.0):.2f} s",
+    )  # fmt: skip
+
+
+def _attempts(job: JobStatus) -> str:
+    return f"{job.attempt} attempt{'s' if job.attempt > 1 else ''}" if job.attempt else ""
+
+
+def _time(job: JobStatus, now: datetime) -> str:
+    if job.started_at is None or job.state == "scheduled":
+        return ""
+    return f"{max(((job.finished_at or now) - job.started_at).total_seconds(), 0.0):.2f} s"
+
+
+def _why(job: JobStatus, now: datetime) -> str:
+    if job.state == "scheduled" and job.run_at is not None:
+        what = "again" if job.attempt else "runs"
+        return f"{what} in {max((job.run_at - now).total_seconds(), 0.0):.1f} s"
+    reason = (job.error or "").partition("\n")[0]
+    return f"{job.error_type}: {reason}" if job.state == "failed" and job.error_type else reason

@@ -1,0 +1,106 @@
+"""``flowrun serve``: a worker as a program of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from math import isfinite
+from typing import Annotated, Any
+
+from cyclopts import Parameter, Token
+
+from flowrun.app import Flowrun
+from flowrun.cli import fleet, terminal
+from flowrun.cli.exits import OK, UsageError
+from flowrun.cli.loading import load
+from flowrun.cli.parent import Parent
+from flowrun.cli.stopping import Stopping, leave_threads
+
+
+def _typed(_type: object, tokens: Sequence[Token]) -> str | None:
+    """``--dsn`` itself; FLOWRUN_DSN is the app's own business: an app that names its database keeps it."""
+    return None if tokens[0].source == "env" else tokens[0].value
+
+
+def serve(
+    app: Annotated[str, Parameter(name="--app", help="MODULE:APP, the app or a function that makes it.")],
+    *,
+    concurrency: int = 100,
+    queue: Annotated[list[str] | None, Parameter(consume_multiple=False)] = None,
+    processes: int = 1,
+    embedded: bool = False,
+    dsn: Annotated[str | None, Parameter(converter=_typed)] = None,
+    grace: float = 30.0,
+    parent: Annotated[int | None, Parameter(show=False)] = None,
+) -> int:
+    """Run jobs until SIGTERM or Ctrl-C; then running jobs may end, and the rest is given back. A second one hurries.
+
+    Parameters
+    ----------
+    concurrency
+        How many jobs run at once in each process.
+    queue
+        Take jobs from this queue; may be given more than once. Default: "default" and those the app's handlers name.
+    processes
+        How many processes.
+    embedded
+        Use the embedded PostgreSQL, whatever the app says.
+    dsn
+        Use this database, whatever the app says.
+    grace
+        Seconds that running jobs have to end after the first signal.
+    """
+    if embedded and dsn:
+        raise UsageError("--embedded and --dsn name two databases; give one")
+    if not 0 <= grace <= 86_400 or not isfinite(grace):
+        raise UsageError(f"--grace must be between 0 and 86,400 seconds; got {grace}")
+    if not 1 <= processes <= 1000:
+        raise UsageError(f"--processes must be between 1 and 1,000; got {processes}")
+    for name in queue or ():
+        if "=" in name:
+            raise UsageError(f"--queue {name}: a share of the workers for one queue comes later; use --queue NAME")
+    terminal.log_to_stderr()
+    stopping = Stopping(third_kills=processes == 1)
+    if processes > 1:
+        same = _same(app, concurrency, queue, dsn, grace, embedded=embedded)
+        return asyncio.run(fleet.run(same, processes, stopping))
+    found = load(app)
+    if embedded or dsn:
+        found.use_dsn(dsn or "embedded:")
+    _run(lambda: _work(found, concurrency, queue, grace, stopping, Parent(parent)))
+    return OK
+
+
+async def _work(
+    app: Flowrun, concurrency: int, queues: list[str] | None, grace: float, stopping: Stopping, parent: Parent
+) -> None:
+    with stopping.listening(), parent.watched(stopping.begin):
+        try:
+            async with app.worker(concurrency=concurrency, queues=queues, grace=grace) as worker:
+                stopping.attend(lambda times: worker.stop(at_once=times > 1))
+                parent.tell_ready()
+                await worker.ended()
+        except asyncio.CancelledError:
+            if not stopping.cancelled:
+                raise
+    leave_threads()
+
+
+def _same(
+    app: str, concurrency: int, queues: list[str] | None, dsn: str | None, grace: float, *, embedded: bool
+) -> list[str]:
+    """The arguments of one process of many."""
+    arguments = ["serve", app, f"--concurrency={concurrency}", f"--grace={grace}", "--processes=1"]
+    arguments += [f"--queue={name}" for name in queues or ()]
+    arguments += [f"--dsn={dsn}"] if dsn else []
+    return arguments + (["--embedded"] if embedded else [])
+
+
+def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """``asyncio.run``, on uvloop where it is installed."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with suppress(ImportError):
+        from uvloop import new_event_loop as factory  # an extra
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main())
