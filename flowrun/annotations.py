@@ -32,9 +32,10 @@ def _made_new(hint: Any, made: dict[Any, Any]) -> Any:
     if hasattr(hint, "copy_with"):
         return hint.copy_with(changed)
     origin: Any = get_origin(hint)
-    if isinstance(origin, type) and origin.__module__ == "types":  # X | Y
+    if getattr(origin, "__module__", None) == "types":  # X | Y
         return typing.Union[changed]  # noqa: UP007 - made at run time
-    return origin[changed]
+    generic: Any = origin
+    return generic[changed]
 
 
 def _typed_dict(hint: Any, made: dict[Any, Any]) -> Any:

@@ -201,7 +201,8 @@ class Flowrun:
         async with self:
             async with self.client.database.acquire() as connection:
                 await migrations.verify(connection, self.settings.schema)
-            supervisor = Supervisor(self.client, concurrency=concurrency, queues=queues or self._queues(), grace=grace)
+            served = self._queues() if queues is None else queues
+            supervisor = Supervisor(self.client, concurrency=concurrency, queues=served, grace=grace)
             host = Host("flowrun-worker", endless=False)
             await host.start(supervisor.run)
             try:

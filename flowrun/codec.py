@@ -6,13 +6,13 @@ lone surrogates, whole numbers beyond 64 bits, keys that are not text, circular 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
 import orjson
 
-__all__ = ["NotStorable", "dump", "load", "size_words"]
+__all__ = ["NotStorable", "dump", "load", "probe", "size_words"]
 
 MAX_DEPTH = 200
 _TRUNCATED = "... (truncated {} characters)"
@@ -51,6 +51,21 @@ def dump(value: Any, *, limit: int | None = None) -> str:
     return raw.decode()
 
 
+def probe(value: Any) -> bool:
+    """Refuse what a conversion by annotations would hide or choke on: NaN and infinities, circles, too much depth.
+
+    Returns whether some dict in it has keys that are not text. Types that JSON does not have are not looked at: an
+    annotation may say how to write them. Raises NotStorable.
+    """
+    odd_keys = False
+    for item, path in _walk(value):
+        if type(item) is dict and not all(type(key) is str for key in item):
+            odd_keys = True
+        elif isinstance(item, float):
+            _check_scalar(item, path)
+    return odd_keys
+
+
 def size_words(size: int) -> str:
     """A size as people read it."""
     return f"{size / 1024 / 1024:.1f} MiB" if size >= 1024 * 1024 else f"{size:,} bytes"
@@ -76,6 +91,18 @@ def _default(value: Any) -> Any:
 
 def _explain(value: Any) -> None:
     """Find the place in ``value`` that cannot be stored and raise NotStorable; return if there is none."""
+    for item, path in _walk(value):
+        if isinstance(item, dict):
+            for key in item:
+                if not isinstance(key, str):
+                    raise NotStorable(path, f"a key of type {type(key).__name__}; JSON keys are text")
+                _check_scalar(key, f"{path} (key)")
+        elif not isinstance(item, list | tuple) and _fields(item) is None:
+            _check_scalar(item, path)
+
+
+def _walk(value: Any) -> Iterator[tuple[Any, str]]:
+    """Everything in ``value`` with its path, outer before inner. Raises NotStorable for circles and too much depth."""
     stack: list[tuple[Any, str, int, tuple[int, ...]]] = [(value, "", 0, ())]
     while stack:
         item, path, depth, above = stack.pop()
@@ -83,24 +110,31 @@ def _explain(value: Any) -> None:
             raise NotStorable(path, "circular reference")
         if depth > MAX_DEPTH:
             raise NotStorable("", f"nested deeper than {MAX_DEPTH} levels")
+        yield item, path
         if isinstance(item, dict):
-            for key, inner in reversed(item.items()):
-                if not isinstance(key, str):
-                    raise NotStorable(path, f"a key of type {type(key).__name__}; JSON keys are text")
-                _check_scalar(key, f"{path} (key)")
-                stack.append((inner, f"{path}.{key[:60]}" if path else key[:60], depth + 1, (*above, id(item))))
-        elif isinstance(item, list | tuple):
-            stack.extend(
-                (inner, f"{path}[{number}]", depth + 1, (*above, id(item)))
-                for number, inner in reversed(list(enumerate(item)))
-            )
-        elif hasattr(item, "__dataclass_fields__") and not isinstance(item, type):
-            stack.extend(
-                (getattr(item, name), f"{path}.{name}" if path else name, depth + 1, (*above, id(item)))
-                for name in reversed(list(item.__dataclass_fields__))
-            )
+            inside = [(inner, _joined(path, str(key))) for key, inner in item.items()]
+        elif isinstance(item, list | tuple | set | frozenset):
+            inside = [(inner, f"{path}[{number}]") for number, inner in enumerate(item)]
+        elif (fields := _fields(item)) is not None:
+            inside = [(inner, _joined(path, name)) for name, inner in fields.items()]
         else:
-            _check_scalar(item, path)
+            continue
+        stack.extend((inner, where, depth + 1, (*above, id(item))) for inner, where in reversed(inside))
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name[:60]}" if path else name[:60]
+
+
+def _fields(item: Any) -> dict[str, Any] | None:
+    """What a dataclass or a pydantic model holds; None for anything else."""
+    if isinstance(item, type):
+        return None
+    if hasattr(item, "__dataclass_fields__"):
+        return {name: getattr(item, name, None) for name in item.__dataclass_fields__}
+    if hasattr(item, "__pydantic_fields__"):
+        return dict(vars(item))
+    return None
 
 
 def _check_scalar(item: Any, path: str) -> None:

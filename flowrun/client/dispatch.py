@@ -100,7 +100,8 @@ class Client:
         """A stored result as the handler's return annotation says, where the handler is known here."""
         value = None if result is None else codec.load(result)
         definition = self.registry.find(type)
-        return value if definition is None else definition.result(value)
+        # No result (of a node that was skipped, say) is none of any type.
+        return value if value is None or definition is None else definition.result(value)
 
     def encode(self, spec: CoreJobSpec[Any], node: str | None) -> Encoded:
         """A job's arguments as stored: bound, checked, converted, references taken out."""
@@ -144,16 +145,28 @@ class Client:
             elif definition is None or definition.is_plain(name, value):
                 arguments[name] = value
             else:
-                self._storable(value, name, where)
-                arguments[name] = definition.to_plain(name, definition.validate(name, value, where))
+                arguments[name] = self._converted(definition, name, value, where)
         return arguments, found
 
-    def _storable(self, value: Any, name: str, where: str) -> None:
-        """Notice what pydantic would hide: it turns NaN into null when it writes JSON."""
-        if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+    def _converted(self, definition: Definition, name: str, value: Any, where: str) -> Any:
+        """An argument as its annotation says, and then as JSON has it.
+
+        What pydantic would hide is refused: it writes NaN as null, and keys that are not text as text, two as one.
+        """
+        try:
+            odd_keys = codec.probe({name: value})
+        except codec.NotStorable as error:
+            raise InvalidArguments(f"{where}, argument {(error.path or name)!r}: {error.reason}") from None
+        checked = definition.validate(name, value, where)
+        try:
+            plain = definition.to_plain(name, checked)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise InvalidArguments(f"{where}, argument {name!r}: {error}") from None
+        if odd_keys and definition.validate(name, plain, where) != checked:
             raise InvalidArguments(
-                f"{where}, argument {name!r}: {value} cannot be stored: JSON has no NaN and no infinity"
+                f"{where}, argument {name!r}: a key that is not text; JSON keys are text, so annotate what they are"
             )
+        return plain
 
     def _wake(self, plan: Plan) -> None:
         self.notifier.wake(plan.queues(), scheduled=plan.scheduled())

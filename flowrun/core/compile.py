@@ -196,7 +196,9 @@ class _Layout:
             return {}
         whens = [when for after in node.after for when in (after.whens if isinstance(after, Join) else (after,))]
         vertex = self.vertices[self.place[node]]
-        inside = bool(whens) or any(source.flow is flow for source in (vertex.encoded.sources if vertex.encoded else ()))
+        inside = bool(whens) or any(
+            source.flow is flow for source in (vertex.encoded.sources if vertex.encoded else ())
+        )
         if inside and all(when.condition is not Condition.FINISHED for when in whens):
             return {}
         return {(self.starts[flow], Condition.SUCCEEDED): None}

@@ -72,10 +72,9 @@ def references(value: Any) -> list[tuple[Named, tuple[Key, ...]]]:
         item = stack.pop()
         if isinstance(item, Reference):
             found.append(reference_parts(item))
-        elif isinstance(item, dict | list | tuple):
-            if id(item) not in seen:  # else it is circular, or stands in two places
-                seen.add(id(item))
-                stack.extend(reversed(item.values() if isinstance(item, dict) else item))
+        elif isinstance(item, dict | list | tuple) and id(item) not in seen:  # seen: circular, or in two places
+            seen.add(id(item))
+            stack.extend(reversed(item.values() if isinstance(item, dict) else item))
     return found
 
 

@@ -74,7 +74,11 @@ class Runner:
         except codec.NotStorable as error:
             if not error.foreign:
                 raise
-            return codec.dump(definition.to_plain_result(value), limit=self._max_payload)
+            try:
+                plain = definition.to_plain_result(value)
+            except (ValueError, TypeError, RecursionError):
+                raise error from None
+            return codec.dump(plain, limit=self._max_payload)
 
     def _learn(self, type: str) -> tuple[Definition, Policy, bool]:
         definition = self._registry.get(type)
@@ -115,7 +119,12 @@ class Runner:
         return value
 
     async def _in_thread(self, call: Callable[[], Any]) -> Any:
-        return await anyio.to_thread.run_sync(call, limiter=self._threads, abandon_on_cancel=True)
+        value, error = await anyio.to_thread.run_sync(
+            partial(_caught, call), limiter=self._threads, abandon_on_cancel=True
+        )
+        if error is not None:
+            raise error
+        return value
 
     def _failed(self, job: Claimed, rules: Policy, error: BaseException) -> Ending:
         failure = describe(error, self._error_text)
@@ -147,6 +156,14 @@ class Runner:
         message = f"all {rules.attempts} attempts are used up; the last was lost with its worker"
         error = codec.dump({"type": "flowrun.WorkerLost", "message": message})
         return Ending(job.id, job.lease, job.attempt, Outcome.FAILED, error=error)
+
+
+def _caught(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    """What a call in a thread came to. A GeneratorExit that travelled by a future would end all that wait for it."""
+    try:
+        return call(), None
+    except BaseException as error:  # noqa: BLE001 - raised again where it belongs
+        return None, error
 
 
 def describe(error: BaseException, limit: int) -> Failure:

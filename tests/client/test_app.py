@@ -114,9 +114,13 @@ async def test_a_cancelled_dispatch_leaves_a_usable_pool(dsn: str) -> None:
             await asyncio.gather(task, return_exceptions=True)
             await one.dispatch(1)
         async with app.client.database.acquire() as connection:
-            counts = await connection.fetch("select count(*) from flowrun.jobs where flow_id is not null group by flow_id")
+            counts = await connection.fetch(
+                "select count(*) from flowrun.jobs where flow_id is not null group by flow_id"
+            )
             assert {row[0] for row in counts} <= {2000}
-            assert await connection.fetchval("select count(*) from flowrun.jobs where flow_id is null and kind = 0") == 5
+            assert (
+                await connection.fetchval("select count(*) from flowrun.jobs where flow_id is null and kind = 0") == 5
+            )
 
 
 @pytest.mark.parametrize("bad", [{"lease": 0}, {"poll": -1.0}, {"lease": True}, {"pool_size": 0}, {"max_payload": "1"}])

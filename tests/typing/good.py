@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import assert_type
 
 from flowrun import (
-    Flowrun,
     FlowRun,
+    Flowrun,
     FlowStatus,
     Handler,
     Job,

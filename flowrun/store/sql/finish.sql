@@ -12,14 +12,14 @@ with new as (
         u.cause,
         case
             when u.cause is null then u.error
-            else replace(u.error, '{parent}', trim(both '"' from to_jsonb(parent.name)::text))
+            else replace(u.error, '{parent}', substr(parent.name, 2, length(parent.name) - 2))
         end::jsonb
     from unnest(
         $1::uuid[], $2::smallint[], $3::smallint[], $4::text[], $5::timestamptz[], $6::uuid[], $7::text[]
     ) with ordinality as u (id, outcome, attempt, result, started_at, cause, error, place)
     cross join lateral (select flow_id, optional from flowrun.jobs where jobs.id = u.id offset 0) j
     left join lateral (
-        select coalesce(jobs.name, jobs.type) as name from flowrun.jobs where jobs.id = u.cause offset 0
+        select to_jsonb(coalesce(jobs.name, jobs.type))::text as name from flowrun.jobs where jobs.id = u.cause offset 0
     ) parent on u.cause is not null
     order by u.place
     on conflict (id) do nothing

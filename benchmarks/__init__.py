@@ -1,0 +1,1 @@
+"""How close flowrun comes to the floor: `python -m benchmarks.run`. See README.md."""

@@ -1,0 +1,82 @@
+"""Both ends of a pick-up. As a program, the worker: `python -m benchmarks.pick_up SIDE DSN JOBS`.
+
+It says ``ready``, and when it has run so many jobs, how many nanoseconds each had been under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+from benchmarks import servers
+from benchmarks.floor import store, worker
+from flowrun import Flowrun
+
+
+async def all_of(taken: list[int], jobs: int) -> list[int]:
+    """Wait until ``jobs`` were taken."""
+    while len(taken) < jobs:
+        await asyncio.sleep(0.01)
+    return taken
+
+
+def _flowrun(dsn: str, taken: list[int]) -> tuple[Flowrun, Any]:
+    app = Flowrun(dsn)
+
+    @app.handler("pick_up")
+    async def pick_up(sent: int) -> None:
+        taken.append(time.monotonic_ns() - sent)
+
+    return app, pick_up
+
+
+async def _flowrun_dispatcher(dsn: str, stack: AsyncExitStack) -> Callable[[int], Awaitable[Any]]:
+    app, pick_up = _flowrun(dsn, [])
+    await stack.enter_async_context(app)
+    await app.migrate()
+    return pick_up.dispatch
+
+
+async def _flowrun_worker(dsn: str, taken: list[int], stack: AsyncExitStack) -> None:
+    app, _ = _flowrun(dsn, taken)
+    await stack.enter_async_context(app.worker(concurrency=100))
+
+
+async def _floor_dispatcher(dsn: str, stack: AsyncExitStack) -> Callable[[int], Awaitable[Any]]:
+    connection = await store.connect(dsn)
+    stack.callback(connection.terminate)
+    await connection.execute(store.SQL["schema"])
+    statement = await connection.prepare(store.SQL["insert_notify"])
+
+    async def dispatch(sent: int) -> None:
+        await statement.fetch(store.new_ids(1)[0], store.QUEUE, "pick_up", b'{"sent":%d}' % sent, store.CHANNEL)
+
+    return dispatch
+
+
+async def _floor_worker(dsn: str, taken: list[int], stack: AsyncExitStack) -> None:
+    async def pick_up(sent: int) -> None:
+        taken.append(time.monotonic_ns() - sent)
+
+    await stack.enter_async_context(worker.running(dsn, {"pick_up": pick_up}, 100))
+
+
+DISPATCHERS = {"flowrun": _flowrun_dispatcher, "floor": _floor_dispatcher}
+WORKERS = {"flowrun": _flowrun_worker, "floor": _floor_worker}
+
+
+async def _main(side: str, dsn: str, jobs: int) -> None:
+    taken: list[int] = []
+    async with AsyncExitStack() as stack:
+        await WORKERS[side](dsn, taken, stack)
+        print("ready", flush=True)
+        print(json.dumps(await all_of(taken, jobs)), flush=True)
+
+
+if __name__ == "__main__":
+    servers.run(_main(sys.argv[1], sys.argv[2], int(sys.argv[3])))

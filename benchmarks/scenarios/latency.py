@@ -1,0 +1,77 @@
+"""Pick-up: from just before the dispatch is called to the handler's first line, with an idle worker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+from benchmarks import pick_up, servers
+from benchmarks.contest import Contest, Figure, Goal
+
+GAP = 0.02
+"""Seconds between two dispatches."""
+WARM = 20
+"""Jobs left out at the beginning."""
+
+
+def contests(dsn: str, scale: float) -> list[Contest]:
+    """With the worker in another process, and in the dispatcher's own."""
+    jobs = max(10, round(300 * scale))
+    return [
+        Contest(
+            f"pick-up {where}, {jobs} jobs {GAP * 1e3:.0f} ms apart",
+            partial(_pick_up, dsn, jobs, "flowrun", own_process),
+            partial(_pick_up, dsn, jobs, "floor", own_process),
+            [Figure("p50", "ms", "p50", goal=goal), Figure("p99", "ms", "p99")],
+        )
+        for where, own_process, goal in (
+            ("by another process", False, Goal(5.0, of_flowrun=True)),
+            ("in the same process", True, None),
+        )
+    ]
+
+
+async def _pick_up(dsn: str, jobs: int, side: str, own_process: bool) -> dict[str, float]:
+    async with servers.fresh_database(dsn) as database, AsyncExitStack() as stack:
+        dispatch = await pick_up.DISPATCHERS[side](database, stack)
+        seen: Callable[[], Awaitable[list[int]]]
+        if own_process:
+            taken: list[int] = []
+            await pick_up.WORKERS[side](database, taken, stack)
+            seen = partial(pick_up.all_of, taken, jobs + WARM)
+        else:
+            seen = await _other_process(side, database, jobs + WARM, stack)
+        for _ in range(jobs + WARM):
+            await dispatch(time.monotonic_ns())
+            await asyncio.sleep(GAP)
+        times = sorted(nanoseconds / 1e6 for nanoseconds in (await seen())[WARM:])
+    return {"p50": times[len(times) // 2], "p99": times[int(len(times) * 0.99)]}
+
+
+async def _other_process(side: str, dsn: str, jobs: int, stack: AsyncExitStack) -> Callable[[], Awaitable[list[int]]]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "benchmarks.pick_up", side, dsn, str(jobs),
+        stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+
+    async def end() -> None:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+    stack.push_async_callback(end)
+    assert process.stdout is not None
+    if await process.stdout.readline() != b"ready\n":
+        raise RuntimeError(f"the worker process of {side} did not start")
+
+    async def seen() -> list[int]:
+        line = await process.stdout.readline()
+        return [int(nanoseconds) for nanoseconds in json.loads(line)]
+
+    return seen

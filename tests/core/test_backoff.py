@@ -1,0 +1,67 @@
+"""How long a failed attempt waits for the next."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowrun import ConfigurationError, backoff
+from flowrun.core.backoff import from_dict, spread
+
+FEW = settings(max_examples=50, deadline=None)
+
+
+def test_constant() -> None:
+    assert [backoff.constant(2.5)(attempt) for attempt in (1, 2, 30)] == [2.5, 2.5, 2.5]
+
+
+def test_linear() -> None:
+    assert [backoff.linear(10.0, cap=25.0)(attempt) for attempt in (1, 2, 3, 30)] == [10.0, 20.0, 25.0, 25.0]
+
+
+def test_exponential() -> None:
+    assert [backoff.exponential(2.0, cap=300.0)(attempt) for attempt in (1, 2, 3, 9)] == [2.0, 4.0, 8.0, 300.0]
+
+
+def test_exponential_never_overflows() -> None:
+    assert backoff.exponential(10.0, cap=60.0)(32_000) == 60.0
+
+
+@pytest.mark.parametrize("policy", [backoff.constant(1.0), backoff.linear(2.0, cap=9.0), backoff.exponential(3.0)])
+def test_stored_and_read_again(policy: Any) -> None:
+    again = from_dict(json.loads(json.dumps(policy.to_dict())))
+    assert again == policy
+    assert [again(attempt) for attempt in range(1, 9)] == [policy(attempt) for attempt in range(1, 9)]
+
+
+@FEW
+@given(st.floats(0, 1e6), st.floats(0, 1), st.floats(0, 1, exclude_max=True))
+def test_jitter_stays_within_half_its_share(seconds: float, jitter: float, draw: float) -> None:
+    moved = spread(seconds, jitter, draw)
+    assert seconds * (1 - jitter / 2) - 1e-6 <= moved <= seconds * (1 + jitter / 2) + 1e-6
+
+
+@pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf"), True, "1", None])
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (backoff.constant, "seconds"),
+        (backoff.linear, "seconds"),
+        (lambda value: backoff.linear(1.0, cap=value), "cap"),
+        (backoff.exponential, "base"),
+        (lambda value: backoff.exponential(cap=value), "cap"),
+    ],
+)
+def test_refused_seconds(make: Any, named: str, wrong: object) -> None:
+    with pytest.raises(ConfigurationError, match=f"backoff {named} must be a number of seconds"):
+        make(wrong)
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.1, float("nan"), True, "0.1"])
+def test_refused_jitter(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match="jitter must be between"):
+        backoff.constant(1.0, jitter=wrong)

@@ -1,0 +1,171 @@
+"""Writing jobs and flows: complete or not at all, and harmless when sent again."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from flowrun import mint
+from flowrun.core.plan import FlowRow, Plan
+from flowrun.store import insert, migrate
+from flowrun.store.statement import Statements
+from tests.store.stage import Worker, connections, job_row, places, plan_of, put, until_waiting
+
+LATER = datetime.now(UTC) + timedelta(hours=1)
+EARLIER = datetime.now(UTC) - timedelta(hours=1)
+
+
+async def counts(connection: Any, *tables: str) -> dict[str, int]:
+    return {table: await connection.fetchval(f"select count(*) from flowrun.{table}") for table in tables}
+
+
+def chain(length: int) -> Plan:
+    ids = list(mint.flow_ids(length)[1])
+    return plan_of([job_row(id) for id in ids], [(a, b, 0) for a, b in zip(ids, ids[1:], strict=False)])
+
+
+async def test_jobs_are_ready_or_scheduled(connection: asyncpg.Connection, sql: Statements) -> None:
+    now, later, past, delayed = await put(
+        connection, sql, job_row(), job_row(run_at=LATER), job_row(run_at=EARLIER), job_row(delay=60.0)
+    )
+    assert await places(connection, now) == ["ready"]
+    for id in (later, past, delayed):
+        assert await places(connection, id) == ["scheduled"]
+    at = dict(await connection.fetch("select id, run_at from flowrun.scheduled"))
+    assert at[later] == LATER
+    assert at[past] == EARLIER
+    seconds = await connection.fetchval("select extract(epoch from $1::timestamptz - now())::float8", at[delayed])
+    assert 50 < seconds <= 60
+
+
+async def test_the_later_of_delay_and_run_at_counts(connection: asyncpg.Connection, sql: Statements) -> None:
+    (id,) = await put(connection, sql, job_row(run_at=LATER, delay=60.0))
+    assert await connection.fetchval("select run_at from flowrun.scheduled where id = $1", id) == LATER
+
+
+async def test_jobs_sent_twice_are_written_once(connection: asyncpg.Connection, sql: Statements) -> None:
+    rows = [job_row(), job_row(delay=5.0)]
+    await put(connection, sql, *rows)
+    await put(connection, sql, *rows, job_row())
+    assert await counts(connection, "jobs", "ready", "scheduled") == {"jobs": 3, "ready": 2, "scheduled": 1}
+
+
+async def test_a_job_that_has_run_is_not_written_again(connection: asyncpg.Connection, sql: Statements) -> None:
+    row = job_row()
+    await put(connection, sql, row)
+    worker = await Worker(connection, sql).register()
+    await worker.settle(await worker.claim())
+    await put(connection, sql, row)
+    assert await places(connection, row.id) == ["finished"]
+
+
+@pytest.mark.parametrize("length", [3, insert.COPY_FROM + 1])
+async def test_a_flow_is_whole_and_written_once(connection: asyncpg.Connection, sql: Statements, length: int) -> None:
+    plan = chain(length)
+    expected = {"flows": 1, "jobs": length, "edges": length - 1, "blocked": length - 1, "ready": 1}
+    for _ in range(2):
+        await insert.insert_flow(connection, sql, plan)
+        assert await counts(connection, *expected) == expected
+
+
+@pytest.mark.parametrize("length", [3, insert.COPY_FROM + 1])
+async def test_a_repeat_waits_for_the_first(dsn: str, sql: Statements, length: int) -> None:
+    """The first's commit is under way when the client, having lost the answer, sends it again."""
+    plan = chain(length)
+    async with connections(dsn, 3) as (first, second, watch):
+        transaction = first.transaction()
+        await transaction.start()
+        await insert.insert_flow(first, sql, plan)
+        repeat = asyncio.create_task(insert.insert_flow(second, sql, plan))
+        await until_waiting(watch, second)
+        await transaction.commit()
+        await repeat
+        assert await counts(watch, "jobs", "ready") == {"jobs": length, "ready": 1}
+
+
+@pytest.mark.parametrize("length", [3, insert.COPY_FROM + 1])
+async def test_a_repeat_of_what_was_rolled_back_is_written(dsn: str, sql: Statements, length: int) -> None:
+    plan = chain(length)
+    async with connections(dsn, 3) as (first, second, watch):
+        transaction = first.transaction()
+        await transaction.start()
+        await insert.insert_flow(first, sql, plan)
+        repeat = asyncio.create_task(insert.insert_flow(second, sql, plan))
+        await until_waiting(watch, second)
+        await transaction.rollback()
+        await repeat
+        assert await counts(watch, "jobs", "ready") == {"jobs": length, "ready": 1}
+
+
+@pytest.mark.parametrize("filler", [0, insert.COPY_FROM])
+async def test_what_waits_for_nothing_may_still_wait_for_a_moment(
+    connection: asyncpg.Connection, sql: Statements, filler: int
+) -> None:
+    rows = [job_row(), job_row(delay=9.0), job_row(run_at=LATER), job_row(queue="other", priority=0)]
+    others = [job_row(run_at=LATER) for _ in range(filler)]
+    await insert.insert_flow(connection, sql, plan_of([*rows, *others], []))
+    assert [await places(connection, row.id) for row in rows] == [["ready"], ["scheduled"], ["scheduled"], ["ready"]]
+    found = await connection.fetchrow("select * from flowrun.ready where queue = 'other'")
+    assert (found["priority"], found["attempt"], found["type"]) == (0, 0, "step")
+
+
+@pytest.mark.parametrize("filler", [0, insert.COPY_FROM])
+async def test_names_tags_and_sources_arrive_as_they_were(
+    connection: asyncpg.Connection, sql: Statements, filler: int
+) -> None:
+    flow, first, second, third = mint.job_id(), *mint.flow_ids(3)[1]
+    tags = ['a"b', "c\\d", "e,{}f", "", "null", "ü"]
+    rows = [
+        job_row(first, flow_id=flow),
+        job_row(second, flow_id=flow)._replace(sources=[first], bindings="[]", name='n"1'),
+        job_row(third, flow_id=flow)._replace(sources=[first, second], bindings="[]", args='{"a": [1, "\\u00fc"]}'),
+        *(job_row() for _ in range(filler)),
+    ]
+    plan = plan_of(rows, [(first, second, 0), (first, third, 0), (second, third, 2)])
+    plan.flows[:] = [FlowRow(flow, flow, 'na"me\\', tags), FlowRow(mint.job_id(), flow, "inner", [])]
+    await insert.insert_flow(connection, sql, plan)
+    stored = await connection.fetchrow("select name, tags from flowrun.flows where id = $1", flow)
+    assert tuple(stored) == ('na"me\\', tags)
+    found = {row["id"]: row for row in await connection.fetch("select * from flowrun.jobs where flow_id is not null")}
+    assert (found[first]["sources"], found[second]["sources"]) == (None, [first])
+    assert found[third]["sources"] == [first, second]
+    assert found[second]["name"] == 'n"1'
+    assert found[third]["args"] == '{"a": [1, "ü"]}'
+    assert await connection.fetch("select need, open from flowrun.blocked order by id") == [(1, 1), (2, 2)]
+
+
+async def test_a_broken_flow_leaves_nothing(connection: asyncpg.Connection, sql: Statements) -> None:
+    for length in (3, insert.COPY_FROM + 1):
+        plan = chain(length)
+        plan.jobs[-1] = plan.jobs[-1]._replace(priority=99)
+        with pytest.raises(asyncpg.CheckViolationError):
+            await insert.insert_flow(connection, sql, plan)
+        assert await counts(connection, "flows", "jobs", "edges", "blocked", "ready") == {
+            "flows": 0, "jobs": 0, "edges": 0, "blocked": 0, "ready": 0,
+        }  # fmt: skip
+
+
+async def test_in_the_callers_transaction_it_goes_with_it(connection: asyncpg.Connection, sql: Statements) -> None:
+    for length in (3, insert.COPY_FROM + 1):
+        transaction = connection.transaction()
+        await transaction.start()
+        await insert.insert_flow(connection, sql, chain(length))
+        await put(connection, sql, job_row())
+        await transaction.rollback()
+    assert await counts(connection, "flows", "jobs") == {"flows": 0, "jobs": 0}
+
+
+async def test_all_goes_into_the_schema_that_is_configured(connection: asyncpg.Connection) -> None:
+    odd = Statements('We"ird. Schema')
+    await migrate.migrate(connection, odd.schema)
+    try:
+        for length in (3, insert.COPY_FROM + 1):
+            await insert.insert_flow(connection, odd, chain(length))
+        assert await counts(connection, "jobs") == {"jobs": 0}
+        assert await connection.fetchval('select count(*) from "We""ird. Schema".jobs') == insert.COPY_FROM + 4
+    finally:
+        await connection.execute('drop schema "We""ird. Schema" cascade')
