@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(400)  # a failure is made smaller, which takes 
 
 
 @settings(
-    max_examples=20,
+    max_examples=14,
     deadline=None,
     derandomize=True,
     database=None,
