@@ -125,6 +125,10 @@ class Settler:
                 continue
             except REFUSED as error:
                 return connection, await self._one_by_one(successes, error)
+            if resent:
+                # The first call may have been done: what it released was in the answer that is lost.
+                session.announce([success.id for success in successes])
+                session.client.notifier.wake(self._queues)
             self._report_late(successes, settled, resent)
             self._tell(settled)
             if settled.handoff:
