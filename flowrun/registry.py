@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 from flowrun.annotations import adaptable
 from flowrun.context import Job
 from flowrun.core.options import JobOptions, check_name
-from flowrun.errors import ConfigurationError, InvalidArguments, UnknownHandler
+from flowrun.errors import ConfigurationError, FlowrunError, InvalidArguments, UnknownHandler
 
 _EXTRA = inspect.Parameter.VAR_KEYWORD
 _UNSUPPORTED = {
@@ -99,7 +99,15 @@ class Definition:
 
     def result(self, value: Any) -> Any:
         """A stored result, converted as the handler's return annotation says."""
-        return value if self._result is None else self._result.validate_python(value)
+        from pydantic import ValidationError
+
+        try:
+            return value if self._result is None else self._result.validate_python(value)
+        except ValidationError as error:
+            raise FlowrunError(
+                f"the stored result of a job of type {self.type!r} does not fit what its handler says it returns: "
+                f"{_first(error)}"
+            ) from None
 
     @cached_property
     def hints(self) -> dict[str, Any]:

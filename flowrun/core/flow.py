@@ -193,7 +193,7 @@ class Flow:
 
     def on_success(self, spec: JobSpec[R], *, name: str | None = None) -> Node[R]:
         """Run ``spec`` when the flow ended and succeeded."""
-        return self._callback(Condition.SUCCEEDED, spec, name)
+        return self._callback(Condition.SUCCEEDED_ITSELF, spec, name)
 
     def on_failure(self, spec: JobSpec[R], *, name: str | None = None) -> Node[R]:
         """Run ``spec`` when the flow ended and failed."""

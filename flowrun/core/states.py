@@ -27,6 +27,8 @@ class Condition(IntEnum):
     SUCCEEDED = 0
     FAILED = 1
     FINISHED = 2
+    SUCCEEDED_ITSELF = 3
+    """As SUCCEEDED, but the failure of an optional parent does not count as success: for a flow's ``on_success``."""
 
 
 class Kind(IntEnum):
@@ -45,4 +47,6 @@ def satisfies(outcome: Outcome, condition: Condition, *, optional: bool) -> bool
         return True
     if condition is Condition.FAILED:
         return outcome is Outcome.FAILED
+    if condition is Condition.SUCCEEDED_ITSELF:
+        return outcome is Outcome.SUCCEEDED
     return outcome is Outcome.SUCCEEDED or (outcome is Outcome.FAILED and optional)

@@ -59,18 +59,36 @@ async def claim(
 class Inputs:
     """What jobs need from what is finished already."""
 
-    results: dict[UUID, str | None]
-    """By job: its result as JSON; None if it did not succeed."""
+    results: dict[tuple[UUID, UUID], str | None]
+    """By job and parent: the parent's result as JSON; None if it did not succeed. No entry: it has not ended."""
     spoiled: dict[UUID, int]
     """By flow: the worst outcome of its jobs, where one did not succeed."""
 
 
-async def inputs(connection: Connection, sql: Statements, jobs: Sequence[UUID], flows: Sequence[UUID]) -> Inputs:
-    """Results of ``jobs`` and the fate of ``flows``."""
+async def inputs(
+    connection: Connection,
+    sql: Statements,
+    *,
+    worker_id: UUID,
+    wanted: Sequence[tuple[Claimed, Sequence[UUID]]],
+    flows: Sequence[UUID],
+) -> Inputs:
+    """Results of the ``wanted`` parents, job by job, as of each job's first attempt; and the fate of ``flows``."""
+    jobs = [job for job, _ in wanted]
+    pairs = [(parent, place) for place, (_, parents) in enumerate(wanted, 1) for parent in parents]
+    rows = await connection.fetch(
+        sql["inputs"],
+        [parent for parent, _ in pairs],
+        [place for _, place in pairs],
+        [job.id for job in jobs],
+        [job.lease for job in jobs],
+        worker_id,
+        flows,
+    )
     found = Inputs({}, {})
-    for kind, id, outcome, result in await connection.fetch(sql["inputs"], jobs, flows):
+    for kind, id, outcome, result, place in rows:
         if kind == 0:
-            found.results[id] = result
+            found.results[jobs[place - 1].id, id] = result
         else:
             found.spoiled[id] = outcome
     return found

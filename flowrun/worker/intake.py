@@ -27,19 +27,20 @@ async def take_in(
         session.buffer.hold(jobs)
         session.buffer.put(jobs)
         return []
-    results: dict[UUID, str | None] = dict(known or {})
-    missing = list({source for job in others for source in job.sources or () if source not in results})
+    known = known or {}
+    missing = [(job, [source for source in job.sources or () if source not in known]) for job in others]
+    wanted = [(job, sources) for job, sources in missing if sources]
     flows = [job.id for job in others if job.kind == Kind.END]
-    spoiled: dict[UUID, int] = {}
-    if missing or flows:
-        found = await claim.inputs(connection, session.client.database.sql, missing, flows)
-        results.update(found.results)
-        spoiled = found.spoiled
+    found = claim.Inputs({}, {})
+    if wanted or flows:
+        sql = session.client.database.sql
+        found = await claim.inputs(connection, sql, worker_id=session.id, wanted=wanted, flows=flows)
+    results = found.results
     for job in others:
-        job.values = [results.get(source) for source in job.sources or ()]
+        job.values = [known[one] if one in known else results.get((job.id, one)) for one in job.sources or ()]
     session.buffer.hold(jobs)
     session.buffer.put([job for job in jobs if job.kind == Kind.HANDLER])
-    return [_own(job, spoiled.get(job.id)) for job in others if job.kind != Kind.HANDLER]
+    return [_own(job, found.spoiled.get(job.id)) for job in others if job.kind != Kind.HANDLER]
 
 
 def _own(job: Claimed, worst: int | None) -> Attempted:

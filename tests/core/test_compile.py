@@ -20,7 +20,7 @@ from flowrun.core.references import take_out
 
 FLOW = UUID(int=0)
 KINDS = {0: "job", 1: "end", 2: "join"}
-WORDS = {0: "succeeded", 1: "failed", 2: "finished"}
+WORDS = {0: "succeeded", 1: "failed", 2: "finished", 3: "succeeded itself"}
 
 
 def encode(spec: JobSpec[Any], _where: str) -> Encoded:
@@ -225,7 +225,7 @@ def test_callbacks_wait_for_the_end_and_the_end_not_for_them() -> None:
     flow.on_failure(C)
     flow.on_finish(job("d", x=a.result))
     rows = compiled(flow)
-    assert rows.parents("b") == {"END succeeded"}
+    assert rows.parents("b") == {"END succeeded itself"}
     assert rows.parents("c") == {"END failed"}
     assert rows.parents("d") == {"END finished", "a succeeded"}
     assert rows.parents("END") == {"a finished"}

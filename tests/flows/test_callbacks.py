@@ -133,7 +133,6 @@ async def test_a_callback_takes_results(app, step) -> None:
     assert seen == ["a"]
 
 
-@pytest.mark.xfail(strict=True, reason="the edge `succeeded` from an optional flow counts its failure as success")
 async def test_on_success_of_an_optional_flow_that_failed(app, step, ran) -> None:
     flow, inner = app.flow("outer"), app.flow("inner")
     inner.add(step("x", fail=True))

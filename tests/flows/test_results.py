@@ -285,9 +285,6 @@ async def test_a_reference_that_does_not_fit_fails_at_once_and_clearly(app, resu
     assert "'id'" in failure.value.message
 
 
-@pytest.mark.xfail(
-    strict=True, reason="api.md: resolved when the child is released and kept with it; here at each claim"
-)
 async def test_a_retry_sees_the_same_input(app, step) -> None:
     """The child is released by the first parent and tried again when the second has ended too."""
     seen = []

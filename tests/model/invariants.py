@@ -19,6 +19,7 @@ edge as (
         p.id is not null and (
             e.condition = 2
             or (e.condition = 1 and p.outcome = 2)
+            or (e.condition = 3 and p.outcome = 1)
             or (e.condition = 0 and (p.outcome = 1 or (p.outcome = 2 and parent.optional)))
         ) as satisfied
     from flowrun.edges e

@@ -141,16 +141,21 @@ async def test_attempts_go_on_counting(connection: asyncpg.Connection, sql: Stat
 
 
 async def test_inputs(connection: asyncpg.Connection, sql: Statements) -> None:
-    ids = await put(connection, sql, *[job_row() for _ in range(3)])
+    ids = await put(connection, sql, *[job_row() for _ in range(4)])
     worker = await Worker(connection, sql).register()
-    jobs = await worker.claim()
+    jobs = await worker.claim(limit=3)
     await worker.settle(jobs[:2], results=['{"a":1}', None])
+    (child,) = await worker.claim()
     flow = ids[2]
     await connection.execute(
         "insert into flowrun.finished (id, outcome, attempt, spoils) values "
         "(gen_random_uuid(), 3, 1, $1), (gen_random_uuid(), 2, 1, $1)",
         flow,
     )
-    found = await claim.inputs(connection, sql, ids, [flow, ids[0]])
-    assert found.results == {ids[0]: '{"a": 1}', ids[1]: None}
+    wanted = [(child, ids)]
+    found = await claim.inputs(connection, sql, worker_id=worker.id, wanted=wanted, flows=[flow, ids[0]])
+    assert found.results == {(child.id, ids[0]): '{"a": 1}', (child.id, ids[1]): None}
+    # What ends after the claim is not an input of this attempt, nor of a later one.
+    await worker.settle(jobs[2:], results=["3"])
+    assert (await claim.inputs(connection, sql, worker_id=worker.id, wanted=wanted, flows=[])).results == found.results
     assert found.spoiled == {flow: 2}

@@ -81,7 +81,7 @@ class Batch:
             "reach": [ids, [2] * count, [False] * count],
             "lock_blocked": [children],
             "cascade": [children[:third], children[third : 2 * third], waiting, [1] * len(waiting), [1] * len(waiting)],
-            "inputs": [self.finished, self.finished[:50]],
+            "inputs": [self.finished, [1] * len(self.finished), ids[:1], numbers[:1], worker, self.finished[:50]],
             "outcomes": [self.finished],
             "due": [1000],
             "beat": [worker, 30.0],

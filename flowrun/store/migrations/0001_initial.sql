@@ -34,7 +34,8 @@ create index jobs_flow on flowrun.jobs (flow_id) where flow_id is not null;
 create table flowrun.edges (
     parent_id uuid not null,
     child_id uuid not null,
-    condition smallint not null default 0 check (condition between 0 and 2),  -- 0 succeeded, 1 failed, 2 finished
+    condition smallint not null default 0 check (condition between 0 and 3),
+    -- 0 succeeded (or failed, if optional), 1 failed, 2 finished, 3 succeeded itself
     primary key (parent_id, child_id, condition)
 );
 

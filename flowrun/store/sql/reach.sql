@@ -11,6 +11,7 @@ own as (
         e.parent_id, e.child_id, e.condition,
         e.condition = 2
         or (e.condition = 1 and ended.outcome = 2)
+        or (e.condition = 3 and ended.outcome = 1)
         or (e.condition = 0 and (ended.outcome = 1 or (ended.outcome = 2 and ended.optional))) as satisfied
     from ended
     cross join lateral (
