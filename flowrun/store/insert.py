@@ -41,17 +41,24 @@ def _flow_columns(plan: Plan) -> list[Any]:
         [row[0] for row in plan.blocked],
         [row[1] for row in plan.blocked],
         [row[2] for row in plan.blocked],
-        [flow.id for flow in plan.flows],
-        plan.flows[0].root_id,
-        [flow.name for flow in plan.flows],
-        [_array(flow.tags) for flow in plan.flows],
+        *_flows(plan),
         [job.id for job in plan.free],
+    ]
+
+
+def _flows(plan: Plan) -> list[Any]:
+    flows = plan.flows
+    return [
+        [flow.id for flow in flows],
+        flows[0].root_id,
+        [flow.name for flow in flows],
+        [_array(flow.tags) for flow in flows],
     ]
 
 
 async def _copy_flow(connection: Connection, sql: Statements, plan: Plan) -> None:
     async with connection.transaction():
-        fresh = await connection.fetchval(sql["insert_flows"], *_flow_columns(plan)[20:24])
+        fresh = await connection.fetchval(sql["insert_flows"], *_flows(plan))
         if fresh is None:
             return
         for table, columns, rows in (
