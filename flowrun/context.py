@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -66,7 +65,3 @@ class Job:
     def __repr__(self) -> str:
         """Type, id and attempt; never the arguments."""
         return f"<Job {self.type!r} {self.id} attempt {self.attempt} of {self.attempts}>"
-
-
-current_job: ContextVar[Job | None] = ContextVar("flowrun_current_job", default=None)
-"""The job whose handler is running in this context."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import asyncpg
 import pytest
@@ -28,3 +29,19 @@ async def connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(dsn)
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+def until() -> Callable[..., Awaitable[None]]:
+    """Wait until a condition holds, checking often, failing after a deadline."""
+
+    async def wait(condition: Callable[[], Awaitable[bool] | bool], seconds: float = 20.0) -> None:
+        deadline = asyncio.get_running_loop().time() + seconds
+        while True:
+            answer = condition()
+            if answer if isinstance(answer, bool) else await answer:
+                return
+            assert asyncio.get_running_loop().time() < deadline, "the condition did not come true in time"
+            await asyncio.sleep(0.01)
+
+    return wait

@@ -26,22 +26,6 @@ async def check(dsn: str) -> None:
 
 
 @pytest.fixture
-def until() -> Callable[..., Awaitable[None]]:
-    """Wait until a condition holds, checking often, failing after a deadline."""
-
-    async def wait(condition: Callable[[], Awaitable[bool] | bool], seconds: float = 20.0) -> None:
-        deadline = asyncio.get_running_loop().time() + seconds
-        while True:
-            answer = condition()
-            if answer if isinstance(answer, bool) else await answer:
-                return
-            assert asyncio.get_running_loop().time() < deadline, "the condition did not come true in time"
-            await asyncio.sleep(0.01)
-
-    return wait
-
-
-@pytest.fixture
 def ran(app: Flowrun) -> list[str]:
     """The names of the ``step`` jobs that ran, in order; ``step`` fails where it is told to."""
     names: list[str] = []

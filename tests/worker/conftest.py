@@ -83,22 +83,6 @@ async def bench(dsn: str, tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 @pytest.fixture
-def until() -> Callable[..., Awaitable[None]]:
-    """Wait until a condition holds, checking often, failing after a deadline."""
-
-    async def wait(condition: Callable[[], Awaitable[bool] | bool], seconds: float = 20.0) -> None:
-        deadline = asyncio.get_running_loop().time() + seconds
-        while True:
-            answer = condition()
-            if answer if isinstance(answer, bool) else await answer:
-                return
-            assert asyncio.get_running_loop().time() < deadline, "the condition did not come true in time"
-            await asyncio.sleep(0.02)
-
-    return wait
-
-
-@pytest.fixture
 def count(connection: asyncpg.Connection) -> Callable[..., Awaitable[int]]:
     async def of(sql: str, *args: object) -> int:
         return int(await connection.fetchval(f"select count(*) from {sql}", *args))
