@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from uuid import UUID
 
 from flowrun.errors import InvalidFlow
@@ -20,13 +20,17 @@ _ROOM_BITS = 31
 """Of a UUIDv7's 32 low random bits, all but the highest: counting up in them cannot carry into what orders ids."""
 
 
+def _from_bytes(raw: bytes) -> UUID:
+    return UUID(bytes=raw)
+
+
 def job_id() -> UUID:
     """An id for a single job; later ids are greater."""
     return uuid7()
 
 
-def flow_ids(count: int) -> tuple[UUID, Iterable[UUID]]:
-    """An id for a flow, and ``count`` growing ids for its jobs.
+def flow_ids(count: int, make: Callable[[bytes], UUID] = _from_bytes) -> tuple[UUID, Iterable[UUID]]:
+    """An id for a flow, and ``count`` growing ids for its jobs, each made by ``make`` from its 16 bytes.
 
     All end in the same byte: that is the flow's shard number, computed and never looked up.
     """
@@ -34,5 +38,6 @@ def flow_ids(count: int) -> tuple[UUID, Iterable[UUID]]:
         raise InvalidFlow(f"a flow of {count:,} nodes; the most is {(1 << (_ROOM_BITS - _SHARD_BITS)) - 1:,}")
     flow = uuid7().int
     shard = flow & ((1 << _SHARD_BITS) - 1)
-    start = (uuid7().int >> (_ROOM_BITS + 1) << (_ROOM_BITS + 1)) + shard
-    return UUID(int=flow), [UUID(int=start + (number << _SHARD_BITS)) for number in range(count)]
+    random = uuid7().int >> (_ROOM_BITS + 1)
+    head, tail = random.to_bytes(12, "big"), bytes([shard])
+    return make(flow.to_bytes(16, "big")), [make(head + number.to_bytes(3, "big") + tail) for number in range(count)]

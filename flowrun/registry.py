@@ -50,6 +50,14 @@ class Definition:
             arguments.update(arguments.pop(self._extra, {}))
         return arguments
 
+    def takes_as_they_are(self, kwargs: Mapping[str, Any]) -> bool:
+        """Whether these are its arguments, each already just what its annotation says, of a type that JSON has."""
+        plain = self._plain_types
+        for name, value in kwargs.items():
+            if type(value) is not plain.get(name):
+                return False
+        return self.required <= kwargs.keys()
+
     def is_plain(self, name: str, value: Any) -> bool:
         """Whether the argument is already just what its annotation says, a type that JSON has."""
         return type(value) is self._plain_types.get(name)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -16,18 +17,20 @@ from flowrun.client.specs import Flow
 from flowrun.client.wait import Waits
 from flowrun.config import Settings
 from flowrun.core import compile as compiler
-from flowrun.core.compile import NO_ARGUMENTS, Encoded
 from flowrun.core.flow import Node
 from flowrun.core.job import JobSpec as CoreJobSpec
+from flowrun.core.layout import NO_ARGUMENTS, Encoded
 from flowrun.core.plan import Plan
 from flowrun.core.references import contains, take_out
 from flowrun.errors import ConfigurationError, InvalidArguments, NotFound
 from flowrun.registry import Definition, Registry
 from flowrun.store import insert, reads
 from flowrun.store.listen import Channels
-from flowrun.store.pool import Database
+from flowrun.store.pool import Database, Id
 
 R = TypeVar("R")
+
+_flow_ids = partial(mint.flow_ids, make=Id)
 
 LARGE = 1000
 """Nodes from which on compiling pauses the garbage collector."""
@@ -74,7 +77,7 @@ class Client:
     async def dispatch_flow(self, flow: Flow) -> FlowRun:
         """Store a flow."""
         with _uncollected(len(flow.nodes)):
-            compiled = compiler.compile_flow(flow, self.encode, codec.dump, mint.flow_ids)
+            compiled = compiler.compile_flow(flow, self.encode, codec.dump, _flow_ids)
         write = self.database.repeat(
             lambda connection: insert.insert_flow(connection, self.database.sql, compiled.plan)
         )
@@ -109,7 +112,12 @@ class Client:
         if not spec.args and not spec.kwargs and (definition is None or not definition.required):
             return NO_ARGUMENTS
         where = f"job {spec.type!r}" if node is None else f"node {node!r}"
-        arguments, found = self._plain_arguments(spec, definition, where)
+        arguments: Mapping[str, Any]
+        found: list[Any] = []
+        if definition is not None and not spec.args and definition.takes_as_they_are(spec.kwargs):
+            arguments = spec.kwargs
+        else:
+            arguments, found = self._plain_arguments(spec, definition, where)
         try:
             text = codec.dump(arguments, limit=self.settings.max_payload)
         except codec.NotStorable as error:

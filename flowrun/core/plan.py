@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
 
@@ -27,20 +27,11 @@ class JobRow(NamedTuple):
     options: str | None
 
 
-class EdgeRow(NamedTuple):
-    """A row of ``edges``."""
+EdgeRow: TypeAlias = "tuple[UUID, UUID, int]"
+"""A row of ``edges``: parent, child, condition. (Plain tuples: a large flow has many.)"""
 
-    parent_id: UUID
-    child_id: UUID
-    condition: int
-
-
-class BlockedRow(NamedTuple):
-    """A row of ``blocked``."""
-
-    id: UUID
-    need: int
-    open: int
+BlockedRow: TypeAlias = "tuple[UUID, int, int]"
+"""A row of ``blocked``: job, need, open."""
 
 
 class FlowRow(NamedTuple):

@@ -8,14 +8,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, TypeVar, cast
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import asyncpg
+import asyncpg.pgproto.pgproto
 
 from flowrun.errors import DatabaseError, DatabaseUnavailable, FlowrunError, MigrationNeeded
 from flowrun.store.statement import Statements
 
 Connection: TypeAlias = Any
 """An asyncpg connection, of the pool or not. asyncpg ships no types of its own."""
+
+Id: Callable[[bytes], UUID] = asyncpg.pgproto.pgproto.UUID
+"""Makes a UUID as the driver has them: it writes these without conversion, which a large flow notices."""
 
 T = TypeVar("T")
 

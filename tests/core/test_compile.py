@@ -12,9 +12,10 @@ from uuid import UUID
 import pytest
 
 from flowrun import InvalidFlow, any_of, at_least
-from flowrun.core.compile import MAX_DEPTH, Encoded, compile_flow, compile_job
+from flowrun.core.compile import compile_flow, compile_job
 from flowrun.core.flow import Flow
 from flowrun.core.job import JobSpec
+from flowrun.core.layout import MAX_DEPTH, Encoded
 from flowrun.core.plan import JobRow, Plan
 from flowrun.core.references import take_out
 
@@ -42,15 +43,13 @@ class Rows:
     def parents(self, name: str) -> set[str]:
         """``parent condition`` of each edge."""
         child = self.by_name[name].id
-        return {
-            f"{self.name(edge.parent_id)} {WORDS[edge.condition]}" for edge in self.plan.edges if edge.child_id == child
-        }
+        return {f"{self.name(parent)} {WORDS[condition]}" for parent, to, condition in self.plan.edges if to == child}
 
     def name(self, id: UUID) -> str:
         return next(name for name, row in self.by_name.items() if row.id == id)
 
     def counters(self, name: str) -> tuple[int, int]:
-        return next((row.need, row.open) for row in self.plan.blocked if row.id == self.by_name[name].id)
+        return next((need, open) for id, need, open in self.plan.blocked if id == self.by_name[name].id)
 
 
 def compiled(flow: Flow) -> Rows:
@@ -90,7 +89,7 @@ def test_ids_grow_from_parents_to_children_however_it_is_written() -> None:
     flow.add(A, after="d")
     flow.add(D)
     plan = compile_flow(flow, encode, json.dumps, mint).plan
-    assert all(edge.parent_id < edge.child_id or edge.child_id == FLOW for edge in plan.edges)
+    assert all(parent < child or child == FLOW for parent, child, _ in plan.edges)
     assert [row.id for row in plan.jobs if row.id != FLOW] == sorted(row.id for row in plan.jobs if row.id != FLOW)
 
 
@@ -106,7 +105,7 @@ def test_equal_edges_are_one() -> None:
     flow.add(job("b", x=a.result, y=[a.result["id"]]), after=[a, "a", a.succeeded, a])
     rows = compiled(flow)
     assert rows.counters("b") == (1, 1)
-    assert len([edge for edge in rows.plan.edges if edge.child_id == rows.by_name["b"].id]) == 1
+    assert len([child for _, child, _ in rows.plan.edges if child == rows.by_name["b"].id]) == 1
 
 
 def test_different_conditions_on_one_parent_are_two_edges() -> None:

@@ -14,7 +14,7 @@ import asyncpg
 
 from flowrun import mint
 from flowrun.core.attempt import Claimed, Ending, Failure, Success
-from flowrun.core.plan import BlockedRow, EdgeRow, FlowRow, JobRow, Plan
+from flowrun.core.plan import FlowRow, JobRow, Plan
 from flowrun.core.states import Outcome
 from flowrun.store import claim, insert, settle, upkeep
 from flowrun.store.claim import Marks
@@ -50,13 +50,13 @@ def plan_of(
     jobs: Sequence[JobRow], edges: Iterable[tuple[UUID, UUID, int]], needs: Mapping[UUID, int] | None = None
 ) -> Plan:
     """A flow's plan; ``needs`` says how many edges a job waits for where that is not all of them."""
-    edges = [EdgeRow(*edge) for edge in edges]
-    waits = Counter(edge.child_id for edge in edges)
+    edges = [tuple(edge) for edge in edges]
+    waits = Counter(child for _, child, _ in edges)
     flow = mint.job_id()
     return Plan(
         jobs=list(jobs),
         edges=edges,
-        blocked=[BlockedRow(id, (needs or {}).get(id, count), count) for id, count in waits.items()],
+        blocked=[(id, (needs or {}).get(id, count), count) for id, count in waits.items()],
         flows=[FlowRow(flow, flow, "test", [])],
         free=[job for job in jobs if job.id not in waits],
     )
