@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 from uuid import UUID
 
+from flowrun.core.parents import Parents
 from flowrun.core.states import Outcome
+
+
+class Pending(Protocol):
+    """What a running handler has dispatched and spawned, not written yet."""
+
+    def sealed(self) -> Any:
+        """It as the settle writes it. Raises InvalidFlow or InvalidArguments."""
+        ...
 
 
 class Claimed:
     """A job in this worker's lease. On the hot path: plain slots, read by position."""
 
     __slots__ = (
-        "args", "attempt", "bindings", "flow_id", "id", "kind", "lease", "name", "options", "priority", "queue",
-        "sources", "type", "values",
+        "args", "attempt", "bindings", "flow_id", "id", "interrupted", "kind", "lease", "name", "options", "outbox",
+        "over", "parents", "priority", "queue", "scope", "settled", "sources", "type", "values",
     )  # fmt: skip
 
     def __init__(self, row: Any, lease: int) -> None:
@@ -22,8 +31,20 @@ class Claimed:
             self.bindings, self.priority, self.options,
         ) = row  # fmt: skip
         self.lease = lease
+        self.interrupted = False
+        """It was asked to stop."""
+        self.over = False
+        """The attempt has ended: what its handler left behind dispatches for itself."""
+        self.settled = False
+        """Its handler has settled it, in a transaction of its own."""
+        self.outbox: Pending | None = None
+        """What its handler dispatched and spawned so far."""
+        self.scope: Any = None
+        """The cancel scope it runs in, where it has one."""
         self.values: list[str | None] | None = None
         """The results of ``sources``, once they are known."""
+        self.parents: Parents | None = None
+        """Of a node whose handler takes the running job."""
 
 
 class Success(NamedTuple):
@@ -60,6 +81,10 @@ class Ending(NamedTuple):
     """Seconds until it comes back."""
     attempts_used: int = 0
     """What it comes back with."""
+    more: Any = None
+    """What else its settle does: an Outbox, an Expansion, or a gate that is Parked (see core.growth)."""
+    flow_id: UUID | None = None
+    """The flow that ``more`` changes."""
 
 
 Attempted: TypeAlias = "Success | Ending"

@@ -8,7 +8,7 @@ module decides, the store writes. Deciding here costs no round trip a level, so 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
@@ -23,6 +23,10 @@ class Edge(NamedTuple, Generic[Id]):
     parent: Id
     child: Id
     condition: Condition
+    passed: bool = True
+    """Whether the parent's result is as asked, where something is asked of it."""
+    rivals: Sequence[Id] = ()
+    """Of a race: those who lose it if this edge decides it."""
 
 
 class Counters(NamedTuple):
@@ -57,6 +61,8 @@ class Cascade(Generic[Id]):
     skipped: dict[Id, Skip[Id]] = field(default_factory=dict)
     waiting: dict[Id, Counters] = field(default_factory=dict)
     """New counters of jobs that go on waiting."""
+    losers: dict[Id, None] = field(default_factory=dict)
+    """Those to be cancelled, because a rival of theirs has won."""
 
 
 def decide(ended: Mapping[Id, Ended], edges: Iterable[Edge[Id]], blocked: Mapping[Id, Counters]) -> Cascade[Id]:
@@ -78,12 +84,13 @@ def decide(ended: Mapping[Id, Ended], edges: Iterable[Edge[Id]], blocked: Mappin
             if child not in counters:
                 continue
             need, still_open = counters[child]
-            satisfied = satisfies(end.outcome, edge.condition, optional=end.optional)
+            satisfied = edge.passed and satisfies(end.outcome, edge.condition, optional=end.optional)
             now = Counters(need - satisfied, still_open - 1)
             if now.need <= 0:
                 del counters[child]
                 cascade.waiting.pop(child, None)
                 cascade.released.append(child)
+                cascade.losers.update(dict.fromkeys(edge.rivals))
             elif now.open < now.need:
                 del counters[child]
                 cascade.waiting.pop(child, None)

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
 from flowrun.core import options as job_options
-from flowrun.core.flow import Flow, Node
+from flowrun.core.flow import GATE_TYPE, MAP_TYPE, SLEEP_TYPE, Flow, Node
 from flowrun.core.job import JobSpec
-from flowrun.core.layout import NO_ARGUMENTS, Encode, Encoded, Layout, Vertex
+from flowrun.core.layout import NO_ARGUMENTS, EdgeTest, Encode, Encoded, Layout, Vertex
 from flowrun.core.options import SYSTEM_QUEUE, JobOptions
-from flowrun.core.plan import FlowRow, JobRow, Plan
-from flowrun.core.states import Kind
+from flowrun.core.plan import DeadlineRow, FlowRow, JobRow, KeyRow, Plan
+from flowrun.core.states import Deadline, Kind
 from flowrun.errors import InvalidFlow
 
 END_TYPE = "flowrun.end"
 JOIN_TYPE = "flowrun.join"
+
+TYPES: Final = {
+    Kind.END: END_TYPE,
+    Kind.JOIN: JOIN_TYPE,
+    Kind.GATE: GATE_TYPE,
+    Kind.SLEEP: SLEEP_TYPE,
+    Kind.MAP: MAP_TYPE,
+    Kind.VERDICT: "flowrun.verdict",
+}
+"""The types of the jobs that flowrun runs itself."""
+
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 Dump = Callable[[Any], str]
 
@@ -33,14 +45,23 @@ class Compiled:
     """By name: id and type."""
 
 
-def compile_job(spec: JobSpec[Any], encode: Encode, dump: Dump, mint: Callable[[], UUID]) -> Plan:
+def compile_job(
+    spec: JobSpec[Any], encode: Encode, dump: Dump, mint: Callable[[], UUID], dispatched_by: UUID | None = None
+) -> Plan:
     """The plan of a single job, which has no flow and pays for none."""
     where = f"job {spec.type!r}"
     encoded = encode(spec, None)
     if encoded.sources:
         raise InvalidFlow(f"{where}: a reference to a node's result can only be used in that node's flow")
-    row = JobRow(mint(), None, 0, None, *_asked(spec, spec.overrides, where, dump).row(spec.type, encoded, None, dump))
-    return Plan(jobs=[row], free=[row])
+    asked = _asked(spec, spec.overrides, where)
+    more = _NOTHING if dispatched_by is None else {"dispatched_by": str(dispatched_by)}
+    row = JobRow(mint(), None, 0, None, *asked.row(spec.type, encoded, None, dump, None, more))
+    plan = Plan(jobs=[row], free=[row])
+    if asked.start_by is not None:
+        plan.deadlines.append(_start(row.id, asked.start_by))
+    if "key" in spec.overrides or "key" in spec.defaults:
+        plan.keys.append(_key(f"job:{spec.type}", row.id, job_options.merge(spec.overrides, spec.defaults)))
+    return plan
 
 
 def compile_flow(
@@ -55,6 +76,11 @@ def compile_flow(
         raise InvalidFlow(f"flow {flow.name!r} is a node of flow {flow.parent.name!r}; dispatch that one")
     layout = Layout(encode)
     layout.lay(flow)
+    for inner, end in layout.ends.items():
+        if inner is not flow and "key" in inner.keying:
+            raise InvalidFlow(
+                f"node {layout.vertices[end].name!r} of flow {flow.name!r} has a key=; only the outermost flow can"
+            )
     return _rows(flow, layout.sorted(), dump, mint)
 
 
@@ -74,12 +100,17 @@ def _rows(root: Flow, layout: Layout, dump: Dump, mint: Callable[[int], tuple[UU
     plan = Plan(flows=[FlowRow(id, flow_id, flow.name, flow.tags) for flow, id in rows.ends.items()])
     names: dict[str, tuple[UUID, str]] = {}
     jobs, edges, blocked, free = plan.jobs, plan.edges, plan.blocked, plan.free
+    if "key" in root.keying:
+        plan.keys.append(_key(f"flow:{root.name}", flow_id, root.keying))
     for id, vertex in zip(ids, layout.vertices, strict=True):
         row = rows.make(id, vertex)
         jobs.append(row)
         if parents := vertex.parents:
-            for parent, condition in parents:
-                edges.append((ids[parent], id, condition))
+            for (parent, condition), test in parents.items():
+                if test is None:
+                    edges.append((ids[parent], id, condition))
+                else:
+                    plan.tests.append((ids[parent], id, condition, _stored_test(test, ids, vertex, dump)))
             total = len(parents)
             blocked.append((id, total if vertex.need is None else vertex.need, total))
         else:
@@ -88,7 +119,13 @@ def _rows(root: Flow, layout: Layout, dump: Dump, mint: Callable[[int], tuple[UU
             if vertex.name in names:
                 raise InvalidFlow(f"flow {root.name!r} has two nodes named {vertex.name!r}; give one another name=")
             names[vertex.name] = (id, row.type)
+    plan.deadlines = rows.deadlines
     return Compiled(plan, flow_id, names)
+
+
+def _key(scope: str, id: UUID, options: JobOptions) -> KeyRow:
+    key = options.get("key", "")
+    return KeyRow(scope, key, id, options.get("on_conflict", "existing"), options.get("key_ttl"))
 
 
 class _Asked(NamedTuple):
@@ -99,28 +136,59 @@ class _Asked(NamedTuple):
     optional: bool
     delay: float | None
     run_at: datetime | None
-    options: str | None
+    stored: dict[str, Any]
+    """The options that only the worker reads."""
+    start_by: datetime | float | None = None
 
-    def row(self, type: str, encoded: Encoded, sources: list[UUID] | None, dump: Dump) -> tuple[Any, ...]:
-        """The columns of a job from its queue on."""
+    def row(
+        self,
+        type: str,
+        encoded: Encoded,
+        sources: list[UUID] | None,
+        dump: Dump,
+        parents: list[UUID] | None = None,
+        more: Mapping[str, Any] = _NOTHING,
+    ) -> tuple[Any, ...]:
+        """The columns of a job from its queue on; ``more`` is stored with its options."""
         bindings = dump(encoded.bindings) if encoded.bindings else None
+        options = dump({**self.stored, **more}) if self.stored or more else None
         return (
             self.queue, type, encoded.args, sources, bindings, self.priority, self.optional, self.delay, self.run_at,
-            self.options,
+            options, parents,
         )  # fmt: skip
 
 
-def _asked(spec: JobSpec[Any], explicit: JobOptions, where: str, dump: Dump) -> _Asked:
+def _asked(spec: JobSpec[Any], explicit: JobOptions, where: str) -> _Asked:
     merged = job_options.merge(explicit, spec.defaults, job_options.DEFAULTS)
     stored = job_options.to_stored(explicit, where)
+    if "start_by" in merged:
+        stored["start_by"] = True
     return _Asked(
         merged.get("queue", "default"),
         merged.get("priority", 5),
         merged.get("optional", False),
         merged.get("delay"),
         merged.get("run_at"),
-        dump(stored) if stored else None,
+        stored,
+        merged.get("start_by"),
     )
+
+
+def _start(id: UUID, by: datetime | float) -> DeadlineRow:
+    moment = by if isinstance(by, datetime) else None
+    return DeadlineRow(id, Deadline.START, None if isinstance(by, datetime) else by, moment)
+
+
+def _stored_test(test: EdgeTest, ids: list[UUID], vertex: Vertex, dump: Dump) -> str:
+    stored: dict[str, Any] = {"on": int(test.on)}
+    if test.test is not None:
+        stored |= {"path": list(test.test.path), "op": test.test.op, "value": test.test.value}
+    if test.rivals:
+        stored["rivals"] = [str(ids[rival]) for rival in test.rivals]
+    try:
+        return dump(stored)
+    except Exception as error:  # noqa: BLE001 - whatever the given `dump` raises
+        raise InvalidFlow(f"node {vertex.name!r}: what it compares a result with cannot be stored: {error}") from None
 
 
 class _RowMaker:
@@ -133,6 +201,11 @@ class _RowMaker:
         self._dump = dump
         self._defaults = {flow: _defaults(flow) for flow in self.ends}
         self._shared: dict[tuple[int, Flow], _Asked] = {}
+        self.deadlines = [
+            DeadlineRow(id, Deadline.END, flow.deadline, None)
+            for flow, id in self.ends.items()
+            if flow.deadline is not None
+        ]
 
     def make(self, id: UUID, vertex: Vertex) -> JobRow:
         """The row of ``jobs`` for a vertex."""
@@ -141,24 +214,70 @@ class _RowMaker:
         encoded = vertex.encoded or NO_ARGUMENTS
         place, ids = self._layout.place, self._ids
         sources = [ids[place[node]] for node in encoded.sources] if encoded.sources else None
-        if vertex.kind is not Kind.HANDLER:
-            type = END_TYPE if vertex.kind is Kind.END else JOIN_TYPE
-            optional = bool(vertex.node and vertex.node.optional)
-            asked = _Asked(SYSTEM_QUEUE, 0, optional, None, None, None)
-        else:
-            node = cast("Node[Any]", vertex.node)
-            spec = cast("JobSpec[Any]", node.spec)
-            type = spec.type
-            asked = self._ask(node, spec, cast("Flow", flow), vertex.name)
-        return JobRow(id, flow_id, vertex.kind, vertex.name, *asked.row(type, encoded, sources, self._dump))
+        type, asked = self._work(vertex)
+        if asked.start_by is not None:
+            self.deadlines.append(_start(id, asked.start_by))
+        plain = vertex.kind is Kind.HANDLER and not vertex.stays and vertex.need is None
+        more = _NOTHING if plain else self._more(vertex)
+        parents = self._parents(vertex) if vertex.shown or vertex.sinks is not None else None
+        columns = asked.row(type, encoded, sources, self._dump, parents, more)
+        return JobRow(id, flow_id, vertex.kind, vertex.name, *columns)
+
+    def _parents(self, vertex: Vertex) -> list[UUID]:
+        """What is recorded of what a job waits for: all, and of the end of a flow its last nodes."""
+        if vertex.sinks is not None:
+            return [self._ids[place] for place in vertex.sinks]
+        return list(dict.fromkeys(self._ids[place] for place, _ in vertex.parents))
+
+    def _work(self, vertex: Vertex) -> tuple[str, _Asked]:
+        node = vertex.node
+        if vertex.kind is Kind.HANDLER:
+            spec = cast("JobSpec[Any]", cast("Node[Any]", node).spec)
+            return spec.type, self._ask(cast("Node[Any]", node), spec, cast("Flow", vertex.flow), vertex.name)
+        # A verdict that is not good spoils nothing: it says what has spoiled the flow already.
+        optional = bool(node and node.optional) or vertex.kind is Kind.VERDICT
+        delay = None if node is None or node.spec is None else node.spec.overrides.get("delay")
+        return TYPES[vertex.kind], _Asked(SYSTEM_QUEUE, 0, optional, delay, None, {})
+
+    def _more(self, vertex: Vertex) -> dict[str, Any]:
+        """What is stored beside a job's options, where it is not like most."""
+        more: dict[str, Any] = {}
+        if vertex.stays:
+            more["stays"] = True
+        if vertex.callback:
+            more["callback"] = True
+        if vertex.need is not None:
+            more["need"] = vertex.need
+        if vertex.compensates is not None:
+            more["compensates"] = str(self._ids[self._layout.place[vertex.compensates]])
+        if vertex.kind is Kind.END and vertex.flow is None and self._layout.verdict is not None:
+            more["verdict"] = str(self._ids[self._layout.verdict])
+        if vertex.kind is Kind.MAP:
+            more["item"] = self._item(vertex)
+        return more
+
+    def _item(self, vertex: Vertex) -> dict[str, Any]:
+        """What each job of a map is like."""
+        node = cast("Node[Any]", vertex.node)
+        spec = cast("JobSpec[Any]", cast("JobSpec[Any]", node.spec).item)
+        asked = self._ask(node, spec, cast("Flow", vertex.flow), vertex.name)
+        return {
+            "type": spec.type, "queue": asked.queue, "priority": asked.priority, "optional": asked.optional,
+            "delay": asked.delay, "run_at": asked.run_at, "options": asked.stored,
+        }  # fmt: skip
 
     def _ask(self, node: Node[Any], spec: JobSpec[Any], flow: Flow, name: str) -> _Asked:
+        if "key" in spec.overrides or "key" in spec.defaults:
+            raise InvalidFlow(
+                f"node {name!r} has a key=; a key belongs to a job dispatched alone, or to the whole flow: "
+                "app.flow(name, key=...)"
+            )
         if node.optional is not None or spec.overrides:
             said: JobOptions = {} if node.optional is None else {"optional": node.optional}
             explicit = job_options.merge(said, spec.overrides, self._defaults[flow])
-            return _asked(spec, explicit, f"node {name!r}", self._dump)
+            return _asked(spec, explicit, f"node {name!r}")
         asked = self._shared.get((id(spec.defaults), flow))
         if asked is None:
-            asked = _asked(spec, self._defaults[flow], f"node {name!r}", self._dump)
+            asked = _asked(spec, self._defaults[flow], f"node {name!r}")
             self._shared[id(spec.defaults), flow] = asked
         return asked

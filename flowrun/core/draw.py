@@ -8,7 +8,8 @@ from flowrun.core.references import references
 from flowrun.core.states import Condition
 
 if TYPE_CHECKING:
-    from flowrun.core.flow import Flow, Join, Node, When
+    from flowrun.core.flow import Flow
+    from flowrun.core.node import Join, Node, When
 
 _WORDS = {Condition.SUCCEEDED: "", Condition.FAILED: "failed", Condition.FINISHED: "finished"}
 
@@ -18,7 +19,7 @@ def waits(flow: Flow, node: Node[Any]) -> list[tuple[str, str]]:
     found: dict[tuple[str, str], None] = {}
     for condition in node.after:
         for when, word in _whens(condition):
-            found[_name(when), word or _WORDS[when.condition]] = None
+            found[_name(when), f"{word} {_asked(when)}".strip()] = None
     named = {name for name, _ in found}
     for name in _referenced(flow, node):
         if name not in named:
@@ -87,13 +88,17 @@ def _optional(node: Node[Any]) -> bool:
     return bool(node.spec.overrides.get("optional", node.spec.defaults.get("optional", False)))
 
 
+def _asked(when: When) -> str:
+    return _WORDS[when.condition] if when.test is None else f"when {when.test}"
+
+
 def _whens(condition: When | Join) -> list[tuple[When, str]]:
     whens = getattr(condition, "whens", None)
     if whens is None:
         return [(condition, "")]  # type: ignore[list-item]
     count = condition.count  # type: ignore[union-attr]
-    word = "any of" if count == 1 else f"{count} of {len(whens)}"
-    return [(when, f"{word} {_WORDS[when.condition]}".strip()) for when in whens]
+    word = "first of" if condition.race else "any of" if count == 1 else f"{count} of {len(whens)}"  # type: ignore[union-attr]
+    return [(when, word) for when in whens]
 
 
 def _name(when: When) -> str:

@@ -9,118 +9,40 @@ flow.add(send_problem_email.job(), after=pay.failed)
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast, overload
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, overload
 
 from flowrun.core import draw
 from flowrun.core import options as job_options
 from flowrun.core.job import JobSpec
+from flowrun.core.node import After, Compensation, Join, Node, Test, When, any_of, at_least, conditions, race
 from flowrun.core.options import JobOptions
 from flowrun.core.references import Reference
-from flowrun.core.states import Condition
+from flowrun.core.states import Condition, Kind
 from flowrun.errors import InvalidFlow
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["After", "Flow", "Join", "Node", "Reference", "When", "any_of", "at_least"]
+__all__ = ["After", "Flow", "Join", "Node", "Reference", "Test", "When", "any_of", "at_least", "race"]
 
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
 
+GATE_TYPE: Final = "flowrun.gate"
+SLEEP_TYPE: Final = "flowrun.sleep"
+MAP_TYPE: Final = "flowrun.map"
 
-@dataclass(frozen=True, slots=True)
-class When:
-    """A condition on a node: ``node.succeeded``, ``node.failed`` or ``node.finished``."""
-
-    node: Node[Any] | str
-    condition: Condition
-
-
-@dataclass(frozen=True, slots=True)
-class Join:
-    """Several conditions of which ``count`` must be satisfied: what :func:`any_of` and :func:`at_least` make."""
-
-    count: int
-    whens: tuple[When, ...]
-
-
-After: TypeAlias = "Node[Any] | When | Join | str | Sequence[Node[Any] | When | Join | str]"
-"""What a node can wait for: nodes (by object or name), conditions, joins, or a list of them (all must be satisfied)."""
-
-
-class Node(Generic[R_co]):
-    """A place in a flow: a job, or a whole flow. Made by :meth:`Flow.add`."""
-
-    __slots__ = ("after", "flow", "inner", "name", "named", "optional", "spec")
-
-    def __init__(
-        self,
-        flow: Flow,
-        name: str,
-        *,
-        named: bool,
-        spec: JobSpec[R_co] | None,
-        inner: Flow | None,
-        optional: bool | None,
-    ) -> None:
-        self.flow = flow
-        self.name = name
-        self.named = named
-        self.spec = spec
-        self.inner = inner
-        self.optional = optional
-        self.after: list[When | Join] = []
-
-    @property
-    def succeeded(self) -> When:
-        """Satisfied when the node succeeded (or failed, if it is optional); the same as the node itself."""
-        return When(self, Condition.SUCCEEDED)
-
-    @property
-    def failed(self) -> When:
-        """Satisfied when the node failed."""
-        return When(self, Condition.FAILED)
-
-    @property
-    def finished(self) -> When:
-        """Satisfied when the node ended, whatever its outcome; skipped and cancelled included."""
-        return When(self, Condition.FINISHED)
-
-    @property
-    def result(self) -> R_co:
-        """What the node will return, to be passed to a later node; it is filled in when that node runs.
-
-        Passing it draws the edge. It stands for the value, so ``pay.result["id"]`` and ``pay.result.id`` work too.
-        """
-        return cast(R_co, Reference(self))
-
-    def then(self, spec: JobSpec[R], *, name: str | None = None) -> Node[R]:
-        """Add a node that runs after this one succeeded.
-
-        >>> flow = Flow("f")
-        >>> flow.add(JobSpec("a")).then(JobSpec("b")).name
-        'b'
-        """
-        return self.flow.add(spec, after=self, name=name)
-
-    add_child = then
-
-    def also_after(self, *after: Node[Any] | When | Join | str) -> Node[R_co]:
-        """Let this node wait for more: nodes, conditions, joins, or names of nodes that are added later."""
-        self.after.extend(self.flow._conditions(list(after)))
-        return self
-
-    def __repr__(self) -> str:
-        """The name and the flow's."""
-        return f"<Node {self.name!r} of flow {self.flow.name!r}>"
+NO_DEFAULT: Final[Any] = object()
+"""A gate without a default answer fails when its time is over."""
 
 
 class Flow:
     """Jobs that wait for each other. Write it, then ``await flow.dispatch()``.
 
     ``output`` says which node's result is the flow's (a node or its name; default: the single last node, else a dict
-    of all last nodes' results by name). ``tags`` are the flow's own; the other options are defaults for its jobs.
+    of all last nodes' results by name). ``deadline``: seconds from dispatch after which it is cancelled, if it is not
+    done. ``tags``, ``key``, ``on_conflict`` and ``key_ttl`` are the flow's own; the other options are defaults for its
+    jobs.
     """
 
     def __init__(
@@ -128,24 +50,44 @@ class Flow:
         name: str,
         *,
         output: Node[Any] | str | None = None,
+        deadline: float | None = None,
         **defaults: Unpack[JobOptions],
     ) -> None:
         self.name = job_options.check_name("a flow's name", name)
         self.output = output
+        self.deadline = None if deadline is None else _seconds(deadline, f"flow {name!r}: deadline=")
         self.defaults = job_options.check(defaults, f"flow {name!r}")
         self.tags: list[str] = list(self.defaults.pop("tags", ()))
+        own = {name: self.defaults.pop(name) for name in job_options.KEYING if name in self.defaults}
+        self.keying = cast(JobOptions, own)
         self.nodes: list[Node[Any]] = []
         self.callbacks: list[tuple[Condition, Node[Any]]] = []
+        self.compensations: list[tuple[Node[Any], Node[Any]]] = []
+        """Nodes and what undoes them."""
         self.parent: Flow | None = None
         self._taken: dict[str, int] = {}
 
     @overload
     def add(
-        self, what: JobSpec[R], *, after: After | None = None, name: str | None = None, optional: bool | None = None
+        self,
+        what: JobSpec[R],
+        *,
+        after: After | None = None,
+        name: str | None = None,
+        optional: bool | None = None,
+        cleanup: bool = False,
+        compensate: Compensation | None = None,
     ) -> Node[R]: ...
     @overload
     def add(
-        self, what: Flow, *, after: After | None = None, name: str | None = None, optional: bool | None = None
+        self,
+        what: Flow,
+        *,
+        after: After | None = None,
+        name: str | None = None,
+        optional: bool | None = None,
+        cleanup: bool = False,
+        compensate: Compensation | None = None,
     ) -> Node[Any]: ...
     def add(
         self,
@@ -154,12 +96,15 @@ class Flow:
         after: After | None = None,
         name: str | None = None,
         optional: bool | None = None,
+        cleanup: bool = False,
+        compensate: Compensation | None = None,
     ) -> Node[Any]:
         """Add a job, or a whole flow, as a node.
 
         It runs when all of ``after`` is satisfied; without ``after``, and without a parent's result among its
         arguments, at once. ``name`` is unique in the flow (default: the type's name, then ``type-2``...). With
-        ``optional=True`` its failure stops nothing.
+        ``optional=True`` its failure stops nothing. With ``cleanup=True`` it runs although the flow was cancelled: what
+        it waits for may have been cancelled too. ``compensate`` undoes it, see :meth:`Node.compensate`.
 
         >>> flow = Flow("f")
         >>> a = flow.add(JobSpec("a"))
@@ -167,10 +112,74 @@ class Flow:
         <Node 'b' of flow 'f'>
         """
         node = self._place(what, name, optional)
+        node.cleanup = cleanup
         self.nodes.append(node)
         if after is not None:
-            node.after = self._conditions(after)
+            node.after = conditions(self, after)
+        if compensate is not None:
+            self._compensate(node, compensate, None)
         return node
+
+    def wait_for(
+        self,
+        signal: str,
+        *,
+        after: After | None = None,
+        timeout: float | None = None,
+        answers: Sequence[Any] | None = None,
+        default: Any = NO_DEFAULT,
+        name: str | None = None,
+        optional: bool | None = None,
+    ) -> Node[Any]:
+        """Add a gate: a node that no worker runs. It succeeds when ``await run.signal(signal, value)`` arrives.
+
+        The value is its result. The signal may come before or after the gate is reached. After ``timeout`` seconds at
+        the gate it fails, or has ``default`` as its result if that is given. With ``answers`` only these values are
+        taken: a person's decision, and ``gate.when("yes")`` is a condition on it.
+
+            gate = flow.wait_for("approved", after=pay, timeout=86400.0, answers=["yes", "no"], default="no")
+            flow.add(ship.job(), after=gate.when("yes"))
+        """
+        job_options.check_name("a signal", signal)
+        asked: dict[str, Any] = {"signal": signal}
+        if timeout is not None:
+            asked["timeout"] = _seconds(timeout, f"gate {signal!r}: timeout=")
+        if answers is not None:
+            asked["answers"] = list(answers)
+            if not asked["answers"]:
+                raise InvalidFlow(f"gate {signal!r}: answers= must hold at least one")
+        if default is not NO_DEFAULT:
+            asked["default"] = default
+            if answers is not None and default not in asked["answers"]:
+                raise InvalidFlow(f"gate {signal!r}: default={default!r} is not one of the answers")
+        spec = JobSpec[Any](GATE_TYPE, (), asked, kind=Kind.GATE)
+        return self.add(spec, after=after, name=name or self._unique(signal), optional=optional)
+
+    def sleep(self, seconds: float, *, after: After | None = None, name: str | None = None) -> Node[None]:
+        """Add a durable timer: a node that succeeds ``seconds`` after what it waits for."""
+        lasting = _seconds(seconds, f"flow {self.name!r}: sleep()")
+        spec = JobSpec[None](SLEEP_TYPE, overrides={"delay": lasting}, kind=Kind.SLEEP)
+        return self.add(spec, after=after, name=name or self._unique("sleep"))
+
+    def _map(
+        self,
+        spec: JobSpec[R],
+        over: Any,
+        argument: str,
+        *,
+        after: After | None,
+        name: str | None,
+        optional: bool | None,
+        on_error: Literal["finish", "cancel_siblings"],
+    ) -> Node[list[R]]:
+        """Add a node that becomes one job of ``spec`` an item; ``argument`` receives the item."""
+        if on_error not in ("finish", "cancel_siblings"):
+            raise InvalidFlow(
+                f"map of {spec.type!r}: on_error= must be 'finish' or 'cancel_siblings'; got {on_error!r}"
+            )
+        asked = {"over": over, "argument": argument, "on_error": on_error, "with": spec.kwargs}
+        mapping = JobSpec[Any](MAP_TYPE, (), asked, kind=Kind.MAP, item=spec)
+        return self.add(mapping, after=after, name=name or self._unique(spec.type), optional=optional)
 
     def add_child(self, parent: Node[Any] | str, spec: JobSpec[R], *, name: str | None = None) -> Node[R]:
         """Add a job that runs after ``parent`` succeeded: the parent/child form of ``add(spec, after=parent)``."""
@@ -266,33 +275,21 @@ class Flow:
         self._taken.setdefault(name, 1)
         return name
 
-    def _conditions(self, after: After) -> list[When | Join]:
-        return [_condition(self, item) for item in (after if isinstance(after, list | tuple) else (after,))]
-
-
-def any_of(*conditions: Node[Any] | When | str) -> Join:
-    """Satisfied as soon as one of ``conditions`` is: ``flow.add(decide.job(), after=any_of(a, b))``."""
-    return at_least(1, *conditions)
-
-
-def at_least(count: int, *conditions: Node[Any] | When | str) -> Join:
-    """Satisfied as soon as ``count`` of ``conditions`` are: ``after=at_least(2, a, b, c)``.
-
-    Raises InvalidFlow where that can never be, or always is.
-    """
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(conditions):
-        raise InvalidFlow(
-            f"at_least({count!r}, ...) of {len(conditions)} condition(s): the count must be between 1 and their number"
-        )
-    whens: list[When] = []
-    for item in conditions:
-        condition = _condition(None, item)
-        if isinstance(condition, Join):
-            raise InvalidFlow("a join cannot stand inside another; let a node of its own wait for the inner one")
-        whens.append(condition)
-    if len(set(whens)) != len(whens):
-        raise InvalidFlow("a join names the same condition twice: each counts once")
-    return Join(count, tuple(whens))
+    def _compensate(self, node: Node[Any], what: Compensation, name: str | None) -> Node[Any]:
+        if node.compensation is not None:
+            raise InvalidFlow(
+                f"node {node.name!r} of flow {self.name!r} has a compensation, {node.compensation.name!r}"
+            )
+        spec = what if isinstance(what, JobSpec) else what(node)
+        if not isinstance(spec, JobSpec):
+            raise InvalidFlow(
+                f"node {node.name!r} of flow {self.name!r}: compensate= takes handler.job(...), or a function from the "
+                f"node to one, not {type(spec).__name__}"
+            )
+        undo = self._place(spec, name, None)
+        self.compensations.append((node, undo))
+        node.compensation = undo
+        return undo
 
 
 def flatten(specs: Iterable[Any]) -> list[Any]:
@@ -303,14 +300,7 @@ def flatten(specs: Iterable[Any]) -> list[Any]:
     return flat
 
 
-def _condition(flow: Flow | None, item: Any) -> When | Join:
-    if isinstance(item, When | Join):
-        return item
-    if isinstance(item, Node):
-        return When(item, Condition.SUCCEEDED)
-    if isinstance(item, str):
-        return When(item, Condition.SUCCEEDED)
-    where = f"flow {flow.name!r}: " if flow is not None else ""
-    raise InvalidFlow(
-        f"{where}after= takes nodes, conditions (node.failed, any_of(...)) or names of nodes, not {type(item).__name__}"
-    )
+def _seconds(value: Any, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
+        raise InvalidFlow(f"{what} takes a number of seconds, not negative; got {value!r}")
+    return float(value)

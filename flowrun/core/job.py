@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 from flowrun.core import options as job_options
 from flowrun.core.options import JobOptions
+from flowrun.core.states import Kind
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -22,7 +23,7 @@ class JobSpec(Generic[R_co]):
     ``args`` and ``kwargs`` are the handler's, as the caller gave them; they are checked when the job is dispatched.
     """
 
-    __slots__ = ("_dispatcher", "args", "defaults", "kwargs", "overrides", "type")
+    __slots__ = ("_dispatcher", "args", "defaults", "item", "kind", "kwargs", "overrides", "type")
 
     def __init__(
         self,
@@ -33,8 +34,13 @@ class JobSpec(Generic[R_co]):
         defaults: JobOptions | None = None,
         overrides: JobOptions | None = None,
         dispatcher: Any = None,
+        kind: Kind = Kind.HANDLER,
+        item: JobSpec[Any] | None = None,
     ) -> None:
         self.type = type
+        self.kind = kind
+        self.item = item
+        """Of a map: the job that each item becomes."""
         self.args = tuple(args)
         self.kwargs = dict(kwargs or {})
         self.defaults: JobOptions = _NOTHING if defaults is None else defaults
@@ -57,6 +63,8 @@ class JobSpec(Generic[R_co]):
             defaults=self.defaults,
             overrides=job_options.merge(checked, self.overrides),
             dispatcher=self._dispatcher,
+            kind=self.kind,
+            item=self.item,
         )
 
     def __repr__(self) -> str:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
-from flowrun.core.flow import Flow, Join, Node, When
+from flowrun.core.flow import Flow, Join, Node, Test, When
 from flowrun.core.job import JobSpec
-from flowrun.core.states import Condition, Kind
+from flowrun.core.states import FIRST_TEST, Condition, Kind
 from flowrun.errors import InvalidFlow
 
 MAX_DEPTH = 100
@@ -27,12 +27,28 @@ class Encoded(NamedTuple):
     args: str
     sources: list[Node[Any]]
     bindings: list[tuple[list[str | int], int, list[str | int]]]
+    takes_job: bool = False
+    """Its handler may ask for the running job, and so for the parents: it does, or it is not known here."""
 
 
 NO_ARGUMENTS = Encoded("{}", [], [])
+ONLY_THE_JOB = Encoded("{}", [], [], takes_job=True)
 
 Encode = Callable[[JobSpec[Any], "str | None"], Encoded]
 """From a job and the name of its node (None: it has none)."""
+
+
+class EdgeTest(NamedTuple):
+    """What an edge asks beyond a plain condition."""
+
+    on: Condition
+    test: Test | None
+    rivals: list[int]
+    """Of a race: the other vertices, cancelled when this edge decides it."""
+
+
+Parents: TypeAlias = "dict[tuple[int, int], EdgeTest | None]"
+"""By parent's number and condition: a test, where the condition is a number from FIRST_TEST on."""
 
 
 @dataclass(slots=True, eq=False)
@@ -44,10 +60,21 @@ class Vertex:
     flow: Flow | None
     """The flow it is a node of; None for the end of the outermost."""
     node: Node[Any] | None
-    parents: dict[tuple[int, Condition], None] = field(default_factory=dict)
+    parents: Parents = field(default_factory=dict)
     need: int | None = None
     """How many parents are needed; None: all."""
     encoded: Encoded | None = None
+    cleanup: bool = False
+    """Runs although its flow was cancelled, and what it waits for too."""
+    stays: bool = False
+    """Not cancelled with its flow."""
+    callback: bool = False
+    """Runs after the end of its flow."""
+    compensates: Node[Any] | None = None
+    sinks: list[int] | None = None
+    """Of an end: the flow's last nodes."""
+    shown: bool = False
+    """Its parents are recorded with it, for ``job.parents``."""
 
 
 @dataclass(slots=True)
@@ -71,6 +98,12 @@ class Layout:
         """The join that an inner flow's first nodes wait for, where the flow as a node waits for something."""
         self.joins: dict[Flow, list[int]] = {}
         """Joins made for a flow's nodes."""
+        self.verdict: int | None = None
+        """Where there are compensations: the vertex that knows the outcome before the end does."""
+        self._racers: set[int] = set()
+        """Vertices that may be cancelled at any moment, by a rival's success."""
+        self._cleanup: set[Flow] = set()
+        """Flows as nodes that are not cancelled with the flow around them."""
 
     def lay(self, root: Flow) -> None:
         """Place every node, then draw every edge."""
@@ -80,23 +113,28 @@ class Layout:
         dependents = self._dependents()
         for flow in self.ends:
             self._connect_end(flow, dependents)
+        if self.verdict is not None:
+            self._connect_compensations(root, self.verdict)
+        self._show_parents()
 
     def sorted(self) -> Layout:
         """The same in topological order; InvalidFlow names the cycle if there is none."""
         if not any(vertex.parents and max(vertex.parents)[0] >= number for number, vertex in enumerate(self.vertices)):
             return self
         graph = {number: [parent for parent, _ in vertex.parents] for number, vertex in enumerate(self.vertices)}
-        try:
-            order = list(TopologicalSorter(graph).static_order())
-        except CycleError as error:
-            names = " -> ".join(self.vertices[number].name for number in error.args[1])
-            raise InvalidFlow(f"cycle: {names}") from None
+        order = _ordered(graph, self.vertices)
         moved = {old: new for new, old in enumerate(order)}
         self.vertices = [self.vertices[old] for old in order]
         for vertex in self.vertices:
-            vertex.parents = {(moved[parent], condition): None for parent, condition in vertex.parents}
+            vertex.parents = {
+                (moved[parent], condition): test and test._replace(rivals=[moved[rival] for rival in test.rivals])
+                for (parent, condition), test in vertex.parents.items()
+            }
+            if vertex.sinks is not None:
+                vertex.sinks = [moved[sink] for sink in vertex.sinks]
         self.place = {node: moved[old] for node, old in self.place.items()}
         self.ends = {flow: moved[old] for flow, old in self.ends.items()}
+        self.verdict = None if self.verdict is None else moved[self.verdict]
         return self
 
     def _place(self, root: Flow) -> None:
@@ -111,23 +149,35 @@ class Layout:
                 outer = stack[-1][0] if stack else None
                 self.ends[flow] = self._append(Vertex(Kind.END, prefix[:-1] or flow.name, outer, as_node), as_node)
                 for _, callback in flow.callbacks:
-                    self._place_job(callback, flow, prefix)
+                    vertex = self._place_job(callback, flow, prefix)
+                    vertex.stays = vertex.callback = True
+                for node, undo in flow.compensations:
+                    vertex = self._place_job(undo, flow, prefix)
+                    vertex.stays, vertex.compensates = True, node
+                    if self.verdict is None:
+                        self.verdict = self._append(Vertex(Kind.VERDICT, "(verdict)", root, None), None)
             elif node.inner is not None:
                 if len(stack) > MAX_DEPTH:
                     raise InvalidFlow(f"flow {root.name!r}: flows are nested deeper than {MAX_DEPTH}")
                 _check_names(node.inner)
                 inside = f"{prefix}{node.name}/"
+                if node.cleanup or flow in self._cleanup:
+                    self._cleanup.add(node.inner)
                 if node.after or flow in self.starts:
                     self.starts[node.inner] = self._append(Vertex(Kind.JOIN, f"{inside}(start)", flow, None), None)
                 stack.append((node.inner, inside, iter(node.inner.nodes), node))
             else:
                 self._place_job(node, flow, prefix)
 
-    def _place_job(self, node: Node[Any], flow: Flow, prefix: str) -> None:
+    def _place_job(self, node: Node[Any], flow: Flow, prefix: str) -> Vertex:
         name = prefix + node.name
-        encoded = self.encode(cast("JobSpec[Any]", node.spec), name)
+        spec = cast("JobSpec[Any]", node.spec)
+        encoded = self.encode(spec, name)
         self.place[node] = len(self.vertices)
-        self.vertices.append(Vertex(Kind.HANDLER, name, flow, node, {}, None, encoded))
+        cleanup = node.cleanup or flow in self._cleanup
+        vertex = Vertex(spec.kind, name, flow, node, {}, None, encoded, cleanup=cleanup, stays=cleanup)
+        self.vertices.append(vertex)
+        return vertex
 
     def _append(self, vertex: Vertex, node: Node[Any] | None) -> int:
         self.vertices.append(vertex)
@@ -148,7 +198,7 @@ class Layout:
         for condition, callback in flow.callbacks:
             self._wait(self.vertices[self.place[callback]], callback, by_name, {(self.ends[flow], condition): None})
 
-    def _begins(self, flow: Flow, node: Node[Any]) -> dict[tuple[int, Condition], None]:
+    def _begins(self, flow: Flow, node: Node[Any]) -> Parents:
         """The edge from the start of its flow: for first nodes, and for those that a skipped parent would release."""
         if flow not in self.starts:
             return {}
@@ -162,7 +212,10 @@ class Layout:
         return {(self.starts[flow], Condition.SUCCEEDED): None}
 
     def _dependents(self) -> _Dependents:
-        """What is known of a vertex by those that wait for it. Callbacks do not count: they come after the end."""
+        """What is known of a vertex by those that wait for it. Callbacks do not count: they come after the end.
+
+        Nor does one that a race may cancel before what it waits for has ended.
+        """
         callbacks = {self.place[callback] for flow in self.ends for _, callback in flow.callbacks}
         outlived, awaited = set(self.starts.values()), set[int]()
         for number, vertex in enumerate(self.vertices):
@@ -170,6 +223,8 @@ class Layout:
                 continue
             parents = {parent for parent, _ in vertex.parents}
             awaited |= parents
+            if number in self._racers:
+                continue
             if len(parents) == 1:
                 outlived |= parents
             elif vertex.need in (None, len(vertex.parents)):
@@ -192,6 +247,7 @@ class Layout:
         if flow in self.starts:
             end.parents[self.starts[flow], Condition.SUCCEEDED] = None
         sinks = [node for node in flow.nodes if self.place[node] not in dependents.awaited]
+        end.sinks = [self.place[node] for node in sinks]
         output = _output(flow) or (sinks[0] if len(sinks) == 1 else None)
         if output is not None:
             end.encoded = Encoded('{"result":null}', [output], [(["result"], 0, [])])
@@ -201,38 +257,59 @@ class Layout:
                 f'{{"result":{{{names}}}}}', sinks, [(["result", node.name], at, []) for at, node in enumerate(sinks)]
             )
 
-    def _wait(
-        self,
-        vertex: Vertex,
-        node: Node[Any],
-        by_name: Mapping[str, Node[Any]],
-        required: dict[tuple[int, Condition], None],
-    ) -> None:
-        joins: list[tuple[int, dict[tuple[int, Condition], None]]] = []
+    def _show_parents(self) -> None:
+        """Say whose parents are recorded: of nodes that may ask for them, and of the joins they are seen through.
+
+        A join is looked through only when the node runs. A thousand nodes behind the start of their flow, which waits
+        for a thousand others, would else record a million parents.
+        """
+        stack = [vertex for vertex in self.vertices if vertex.encoded is not None and vertex.encoded.takes_job]
+        while stack:
+            vertex = stack.pop()
+            vertex.shown = True
+            parents = [self.vertices[place] for place, _ in vertex.parents]
+            stack += [parent for parent in parents if parent.kind is Kind.JOIN and not parent.shown]
+
+    def _wait(self, vertex: Vertex, node: Node[Any], by_name: Mapping[str, Node[Any]], required: Parents) -> None:
+        joins: list[tuple[Join, Parents]] = []
         for condition in node.after:
             if isinstance(condition, Join):
-                joins.append((condition.count, self._joined(node, condition, by_name)))
+                joins.append((condition, self._joined(node, condition, by_name, vertex.cleanup)))
             else:
-                required[self._parent(node, condition, by_name)] = None
+                self._ask(required, self._parent(node, condition, by_name), condition, vertex.cleanup)
         if vertex.encoded is not None and vertex.encoded.sources:
             known = {parent for parents in (required, *(parents for _, parents in joins)) for parent, _ in parents}
             for source in vertex.encoded.sources:
                 if self._source(node, source) not in known:
-                    required[self.place[source], Condition.SUCCEEDED] = None
+                    self._ask(required, self.place[source], source.succeeded, vertex.cleanup)
         if len(joins) == 1 and not required:
-            vertex.need, vertex.parents = joins[0]
+            vertex.need, vertex.parents = joins[0][0].count, joins[0][1]
             return
-        for count, parents in joins:
-            join = Vertex(Kind.JOIN, f"{vertex.name}/({count} of {len(parents)})", vertex.flow, None, parents, count)
-            place = self._append(join, None)
+        for join, parents in joins:
+            name = f"{vertex.name}/({join.count} of {len(parents)})"
+            place = self._append(Vertex(Kind.JOIN, name, vertex.flow, None, parents, join.count), None)
             self.joins.setdefault(node.flow, []).append(place)
             required[place, Condition.SUCCEEDED] = None
         vertex.parents = required
 
-    def _joined(
-        self, node: Node[Any], join: Join, by_name: Mapping[str, Node[Any]]
-    ) -> dict[tuple[int, Condition], None]:
-        parents = {self._parent(node, when, by_name): None for when in join.whens}
+    def _ask(self, parents: Parents, parent: int, when: When, cleanup: bool, race: list[int] | None = None) -> None:
+        """Add an edge to ``parents``."""
+        condition = when.condition
+        if cleanup and condition is Condition.SUCCEEDED:
+            condition = Condition.SUCCEEDED_OR_CANCELLED
+        if when.test is None and race is None:
+            parents[parent, condition] = None
+        else:
+            rivals = [rival for rival in race or () if rival != parent]
+            parents[parent, FIRST_TEST + len(parents)] = EdgeTest(condition, when.test, rivals)
+
+    def _joined(self, node: Node[Any], join: Join, by_name: Mapping[str, Node[Any]], cleanup: bool) -> Parents:
+        places = [self._parent(node, when, by_name) for when in join.whens]
+        racers = list(dict.fromkeys(places)) if join.race else None
+        self._racers.update(racers or ())
+        parents: Parents = {}
+        for place, when in zip(places, join.whens, strict=True):
+            self._ask(parents, place, when, cleanup, racers)
         if len(parents) < len(join.whens):
             raise InvalidFlow(
                 f"node {node.name!r} of flow {node.flow.name!r}: a join names the same condition twice, by node and by "
@@ -240,7 +317,40 @@ class Layout:
             )
         return parents
 
-    def _parent(self, node: Node[Any], when: When, by_name: Mapping[str, Node[Any]]) -> tuple[int, Condition]:
+    def _connect_compensations(self, root: Flow, verdict: int) -> None:
+        """What undoes a node waits for the verdict, for the node, and for what undoes the nodes behind that one."""
+        end = self.vertices[self.ends[root]]
+        undoing = {
+            self.place[vertex.compensates]: number
+            for number, vertex in enumerate(self.vertices)
+            if vertex.compensates is not None
+        }
+        self.vertices[verdict].parents, end.parents = end.parents, {(verdict, Condition.FINISHED): None}
+        behind = self._behind(undoing)
+        for place, undo in undoing.items():
+            vertex = self.vertices[undo]
+            vertex.parents[verdict, Condition.FAILED] = None
+            vertex.parents[place, Condition.SUCCEEDED_ITSELF] = None
+            for later in behind[place]:
+                vertex.parents[undoing[later], Condition.FINISHED] = None
+            end.parents[undo, Condition.FINISHED] = None
+
+    def _behind(self, marked: Mapping[int, int]) -> dict[int, set[int]]:
+        """By vertex: the nearest ``marked`` ones on every way further down."""
+        children: dict[int, list[int]] = {}
+        graph = {number: [parent for parent, _ in vertex.parents] for number, vertex in enumerate(self.vertices)}
+        for number, parents in graph.items():
+            for parent in parents:
+                children.setdefault(parent, []).append(number)
+        behind: dict[int, set[int]] = {}
+        for number in reversed(_ordered(graph, self.vertices)):
+            found: set[int] = set()
+            for child in children.get(number, ()):
+                found |= {child} if child in marked else behind[child]
+            behind[number] = found
+        return behind
+
+    def _parent(self, node: Node[Any], when: When, by_name: Mapping[str, Node[Any]]) -> int:
         parent = by_name.get(when.node) if isinstance(when.node, str) else when.node
         if parent is None:
             raise InvalidFlow(f"node {node.name!r} of flow {node.flow.name!r} waits for an unknown node {when.node!r}")
@@ -249,7 +359,7 @@ class Layout:
                 f"node {node.name!r} of flow {node.flow.name!r} waits for node {parent.name!r} of another flow, "
                 f"{parent.flow.name!r}"
             )
-        return self.place[parent], when.condition
+        return self.place[parent]
 
     def _source(self, node: Node[Any], source: Node[Any]) -> int:
         above: Flow | None = node.flow
@@ -264,6 +374,14 @@ class Layout:
         return self.place[source]
 
 
+def _ordered(graph: Mapping[int, list[int]], vertices: list[Vertex]) -> list[int]:
+    try:
+        return list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        names = " -> ".join(vertices[number].name for number in error.args[1])
+        raise InvalidFlow(f"cycle: {names}") from None
+
+
 def json_name(name: str) -> str:
     """A node's name as a JSON text (names have no control characters)."""
     return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
@@ -271,7 +389,8 @@ def json_name(name: str) -> str:
 
 def _check_names(flow: Flow) -> None:
     seen: dict[str, Node[Any]] = {}
-    for node in [*flow.nodes, *(callback for _, callback in flow.callbacks)]:
+    others = (node for _, node in (*flow.callbacks, *flow.compensations))
+    for node in [*flow.nodes, *others]:
         if seen.setdefault(node.name, node) is not node:
             raise InvalidFlow(f"flow {flow.name!r} has two nodes named {node.name!r}; give one of them another name=")
 

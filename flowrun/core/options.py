@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from math import isfinite
-from typing import Any, Final, TypedDict, cast
+from typing import Any, Final, Literal, TypedDict, cast
 
 from flowrun.core.backoff import Backoff, from_dict
 from flowrun.errors import ConfigurationError
@@ -15,12 +15,14 @@ SYSTEM_QUEUE: Final = "flowrun"
 """Where flowrun's own jobs (ends of flows, joins) are ready; every worker serves it."""
 
 MAX_NAME: Final = 200
+MAX_KEY: Final = 500
+_KEY = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,500}")
+_KEY_BYTES: Final = 1_800
+"""With the longest name beside it, what a PostgreSQL index holds."""
+_CONFLICTS: Final = ("existing", "replace", "raise")
 _NAME = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,200}")
 _LONGEST: Final = 100 * 366 * 86_400.0
 _LATER: Final = {
-    "start_by": "deadlines for starting",
-    "key": "idempotency keys",
-    "on_conflict": "idempotency keys",
     "limit": "keyed limits",
     "fair_key": "fair queues",
     "connection": "several databases",
@@ -56,13 +58,22 @@ class JobOptions(TypedDict, total=False):
     tags: Sequence[str]
     """Words to find it by."""
     start_by: datetime | float
+    """It fails if its first attempt has not begun by this moment, or so many seconds after dispatch."""
     key: str
-    on_conflict: str
+    """Makes the dispatch idempotent: while it is held, another dispatch with it gives back the first one's run."""
+    on_conflict: Literal["existing", "replace", "raise"]
+    """What a dispatch does whose key is held: give back the first one's run (the default), take the first one's place
+    while that has not started, or raise DuplicateKey."""
+    key_ttl: float
+    """Seconds the key is held, counted from dispatch (default: as long as the job or flow is stored)."""
     limit: tuple[str, int]
     fair_key: str
     connection: str
     retention: float
 
+
+KEYING: Final = ("key", "on_conflict", "key_ttl")
+"""The options that say which dispatch it is, not how the job runs."""
 
 DEFAULTS: Final[JobOptions] = {"queue": "default", "priority": 5, "attempts": 3, "optional": False}
 
@@ -184,9 +195,30 @@ def _moment(value: object) -> datetime:
     return value
 
 
+def _start_by(value: object) -> datetime | float:
+    if isinstance(value, datetime):
+        return _moment(value)
+    try:
+        return _time(zero=False)(value)
+    except _Refused:
+        raise _Refused("a datetime with a time zone, or a number of seconds from dispatch") from None
+
+
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise _Refused("True or False")
+    return value
+
+
+def _key(value: object) -> str:
+    if not isinstance(value, str) or not _KEY.fullmatch(value) or len(value.encode()) > _KEY_BYTES:
+        raise _Refused(f"a text of 1 to {MAX_KEY} characters ({_KEY_BYTES:,} bytes) without control characters")
+    return value
+
+
+def _conflict(value: object) -> str:
+    if not isinstance(value, str) or value not in _CONFLICTS:
+        raise _Refused("'existing', 'replace' or 'raise'")
     return value
 
 
@@ -220,8 +252,12 @@ _CHECKS: Final[dict[str, Callable[[object], Any]]] = {
     "timeout": _time(zero=False),
     "delay": _time(zero=True),
     "run_at": _moment,
+    "start_by": _start_by,
     "retry_on": _exceptions,
     "give_up_on": _exceptions,
     "optional": _flag,
     "tags": _tags,
+    "key": _key,
+    "on_conflict": _conflict,
+    "key_ttl": _time(zero=False),
 }

@@ -9,7 +9,7 @@ from typing import Any
 from flowrun.core import backoff as backoffs
 from flowrun.core.backoff import Backoff
 from flowrun.core.options import JobOptions, qualified, stored_backoff
-from flowrun.errors import Discard, InvalidArguments, Retry, Snooze
+from flowrun.errors import Discard, InvalidArguments, NotStorable, Retry, Snooze
 
 DEFAULT_ATTEMPTS = 3
 DEFAULT_BACKOFF = backoffs.exponential(2.0, cap=3600.0)
@@ -25,6 +25,8 @@ class Policy:
     retry_on: tuple[str, ...] | None = None
     """Names of exception types; None: all."""
     give_up_on: tuple[str, ...] = ()
+    before: int = 0
+    """Attempts from before the job was retried by hand: they count no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,8 @@ OVER = Over()
 def policy(handler: JobOptions, stored: Mapping[str, Any]) -> Policy:
     """What holds for a job: what was stored with it, else what its handler says, else the defaults."""
     return Policy(
-        attempts=stored.get("attempts") or handler.get("attempts") or DEFAULT_ATTEMPTS,
+        attempts=(stored.get("attempts") or handler.get("attempts") or DEFAULT_ATTEMPTS) + stored.get("before", 0),
+        before=stored.get("before", 0),
         backoff=stored_backoff(stored) or handler.get("backoff") or DEFAULT_BACKOFF,
         timeout=stored.get("timeout") or handler.get("timeout"),
         retry_on=_names(stored, handler, "retry_on"),
@@ -57,7 +60,7 @@ def decide(error: BaseException, attempt: int, policy: Policy, draw: float) -> A
     """What follows when ``attempt`` ended with ``error``; ``draw`` is a random number in [0, 1) for the jitter."""
     if isinstance(error, Snooze):
         return Again(_delay(error.delay), attempt - 1)
-    if isinstance(error, Discard | InvalidArguments) or attempt >= policy.attempts:
+    if isinstance(error, Discard | InvalidArguments | NotStorable) or attempt >= policy.attempts:
         return OVER
     if isinstance(error, Retry):
         delay = _backoff(policy, attempt, draw) if error.delay is None else _delay(error.delay)
@@ -70,7 +73,7 @@ def decide(error: BaseException, attempt: int, policy: Policy, draw: float) -> A
 
 def _backoff(policy: Policy, attempt: int, draw: float) -> float:
     jitter = getattr(policy.backoff, "jitter", 0.0)
-    return backoffs.spread(_delay(policy.backoff(attempt)), jitter, draw)
+    return backoffs.spread(_delay(policy.backoff(attempt - policy.before)), jitter, draw)
 
 
 def _delay(seconds: float) -> float:

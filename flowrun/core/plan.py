@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, TypeAlias
 from uuid import UUID
+
+from flowrun.core.states import Deadline
 
 
 class JobRow(NamedTuple):
@@ -25,6 +28,7 @@ class JobRow(NamedTuple):
     delay: float | None
     run_at: datetime | None
     options: str | None
+    parents: list[UUID] | None = None
 
 
 EdgeRow: TypeAlias = "tuple[UUID, UUID, int]"
@@ -34,6 +38,19 @@ BlockedRow: TypeAlias = "tuple[UUID, int, int]"
 """A row of ``blocked``: job, need, open."""
 
 
+TestRow: TypeAlias = "tuple[UUID, UUID, int, str]"
+"""A row of ``edges`` that asks more than a condition: parent, child, number, test (JSON)."""
+
+
+class DeadlineRow(NamedTuple):
+    """A row of ``deadlines``: due ``delay`` seconds from now, or at a moment."""
+
+    id: UUID
+    kind: Deadline
+    delay: float | None
+    due_at: datetime | None
+
+
 class FlowRow(NamedTuple):
     """A row of ``flows``."""
 
@@ -41,6 +58,19 @@ class FlowRow(NamedTuple):
     root_id: UUID
     name: str
     tags: list[str]
+    dispatched_by: UUID | None = None
+
+
+class KeyRow(NamedTuple):
+    """A key that a job or a flow asks for."""
+
+    scope: str
+    key: str
+    id: UUID
+    """The job's or the flow's."""
+    on_conflict: str
+    ttl: float | None
+    """Seconds it is held; None: as long as what it was given to is stored."""
 
 
 @dataclass(slots=True)
@@ -51,8 +81,25 @@ class Plan:
     edges: list[EdgeRow] = field(default_factory=list)
     blocked: list[BlockedRow] = field(default_factory=list)
     flows: list[FlowRow] = field(default_factory=list)
+    tests: list[TestRow] = field(default_factory=list)
+    deadlines: list[DeadlineRow] = field(default_factory=list)
     free: list[JobRow] = field(default_factory=list)
     """The jobs that wait for no other."""
+    keys: list[KeyRow] = field(default_factory=list)
+    """At most one for each job without a flow, or one for the flow."""
+
+    def without(self, ids: Container[UUID]) -> Plan:
+        """What is left to write when ``ids`` (jobs without a flow, or the flow) are not to be."""
+        if self.flows:
+            return Plan() if self.flows[0].root_id in ids else self
+        jobs = [job for job in self.jobs if job.id not in ids]
+        deadlines = [deadline for deadline in self.deadlines if deadline.id not in ids]
+        return Plan(jobs=jobs, free=jobs, deadlines=deadlines)
+
+    @property
+    def special(self) -> bool:
+        """Whether more than one statement writes it: it has keys, tests or deadlines, which few have."""
+        return bool(self.keys or self.tests or self.deadlines)
 
     def queues(self) -> set[str]:
         """The queues in which something is ready at once."""
@@ -60,4 +107,4 @@ class Plan:
 
     def scheduled(self) -> bool:
         """Whether something waits for a moment."""
-        return any(job.delay is not None or job.run_at is not None for job in self.free)
+        return bool(self.deadlines) or any(job.delay is not None or job.run_at is not None for job in self.free)

@@ -184,3 +184,25 @@ def test_all_at_once_or_one_by_one_comes_to_the_same(graph) -> None:
     assert released == set(at_once.released)
     assert skipped == set(at_once.skipped)
     assert waiting == {node: at_once.waiting.get(node, blocked[node]) for node in waiting}
+
+
+def test_a_parent_whose_result_is_not_as_asked_disappoints() -> None:
+    edges = [Edge("a", "b", S, passed=False), Edge("a", "c", S, passed=True)]
+    cascade = decide({"a": GOOD}, edges, {"b": Counters(1, 1), "c": Counters(1, 1)})
+    assert cascade.released == ["c"]
+    assert list(cascade.skipped) == ["b"]
+
+
+def test_a_cleanup_runs_after_what_was_cancelled() -> None:
+    edge = Edge("a", "b", Condition.SUCCEEDED_OR_CANCELLED)
+    for outcome in (Outcome.SUCCEEDED, Outcome.CANCELLED):
+        assert decide({"a": Ended(outcome)}, [edge], {"b": Counters(1, 1)}).released == ["b"]
+    for outcome in (Outcome.FAILED, Outcome.SKIPPED):
+        assert list(decide({"a": Ended(outcome)}, [edge], {"b": Counters(1, 1)}).skipped) == ["b"]
+
+
+def test_the_losers_of_a_race_are_named_once_it_is_decided() -> None:
+    edges = [Edge("a", "x", S, rivals=("b", "c")), Edge("b", "x", S, rivals=("a", "c"))]
+    assert not decide({"a": BAD}, edges, {"x": Counters(1, 3)}).losers
+    assert list(decide({"a": GOOD}, edges, {"x": Counters(1, 3)}).losers) == ["b", "c"]
+    assert not decide({"a": GOOD}, edges, {}).losers

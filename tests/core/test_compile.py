@@ -11,13 +11,14 @@ from uuid import UUID
 
 import pytest
 
-from flowrun import InvalidFlow, any_of, at_least
+from flowrun import InvalidFlow, any_of, at_least, race
 from flowrun.core.compile import compile_flow, compile_job
 from flowrun.core.flow import Flow
 from flowrun.core.job import JobSpec
-from flowrun.core.layout import MAX_DEPTH, Encoded
+from flowrun.core.layout import MAX_DEPTH, Encode, Encoded
 from flowrun.core.plan import JobRow, Plan
 from flowrun.core.references import take_out
+from flowrun.core.states import Kind
 
 FLOW = UUID(int=0)
 KINDS = {0: "job", 1: "end", 2: "join"}
@@ -29,6 +30,11 @@ def encode(spec: JobSpec[Any], _where: str) -> Encoded:
     args = take_out(dict(spec.kwargs), [], found)
     sources = list(dict.fromkeys(node for _, node, _ in found))
     return Encoded(json.dumps(args), sources, [(path, sources.index(node), list(into)) for path, node, into in found])
+
+
+def encode_for_takers(spec: JobSpec[Any], where: str) -> Encoded:
+    """Handlers of type ``taker`` take the running job."""
+    return encode(spec, where)._replace(takes_job=spec.type == "taker")
 
 
 def mint(size: int) -> tuple[UUID, Iterator[UUID]]:
@@ -52,7 +58,7 @@ class Rows:
         return next((need, open) for id, need, open in self.plan.blocked if id == self.by_name[name].id)
 
 
-def compiled(flow: Flow) -> Rows:
+def compiled(flow: Flow, encode: Encode = encode) -> Rows:
     plan = compile_flow(flow, encode, json.dumps, mint).plan
     rows = {row.name if row.flow_id is not None else "END": row for row in plan.jobs}
     assert len(rows) == len(plan.jobs)
@@ -452,3 +458,130 @@ def test_a_chain_of_ten_thousand_written_backwards() -> None:
     plan = compile_flow(flow, encode, json.dumps, mint).plan
     assert [row.name for row in plan.free] == ["0"]
     assert len(plan.edges) == 10_000
+
+
+def recorded(rows: Rows) -> dict[str, list[str]]:
+    return {
+        name: [rows.name(id) for id in row.parents]
+        for name, row in rows.by_name.items()
+        if row.parents is not None and row.kind != Kind.END
+    }
+
+
+def test_the_end_of_a_flow_records_its_last_nodes() -> None:
+    flow = Flow("f")
+    a = flow.add(A)
+    flow.add(B, after=a, name="b")
+    flow.add(B, after=a, name="c")
+    rows = compiled(flow)
+    assert [rows.name(id) for id in rows.by_name["END"].parents or ()] == ["b", "c"]
+
+
+def test_parents_are_recorded_where_they_are_asked_for() -> None:
+    flow = Flow("f")
+    a, b, c = (flow.add(job(name)) for name in "abc")
+    flow.add(job("plain"), after=[a, any_of(b, c)])
+    flow.add(job("taker"), after=[a, a.finished])
+    flow.add(job("taker"), name="free")
+    assert recorded(compiled(flow, encode_for_takers)) == {"taker": ["a"], "free": []}
+
+
+def test_the_joins_that_parents_are_seen_through_record_theirs() -> None:
+    flow, inner = Flow("f"), Flow("inner")
+    a, b, c = (flow.add(job(name)) for name in "abc")
+    flow.add(inner, after=[a, any_of(b, c)])
+    inner.add(job("taker"))
+    inner.add(job("plain"))
+    flow.on_finish(job("taker"), name="after")
+    found = recorded(compiled(flow, encode_for_takers))
+    (between,) = set(found) - {"inner/taker", "inner/(start)", "after"}
+    assert found[between] == ["b", "c"]
+    assert found["inner/taker"] == ["inner/(start)"]
+    assert sorted(found["inner/(start)"]) == sorted(["a", between])
+    assert found["after"] == ["END"]
+
+
+def test_a_thousand_behind_a_thousand_record_no_million() -> None:
+    flow, inner = Flow("f"), Flow("inner")
+    flow.add(inner, after=flow.group(*(job("first") for _ in range(1000))))
+    inner.group(*(job("taker") for _ in range(1000)))
+    assert sum(map(len, recorded(compiled(flow, encode_for_takers)).values())) == 2000
+
+
+# -- more than a fixed DAG ------------------------------------------------------------------------------------------------
+
+
+def asked_of(rows: Rows) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(rows.name(parent), rows.name(child)): json.loads(test) for parent, child, _, test in rows.plan.tests}
+
+
+def test_a_condition_on_a_result_is_stored_as_data() -> None:
+    flow = Flow("f")
+    a = flow.add(A)
+    flow.add(B, after=[a.when("total.0", ">", 5), a])
+    rows = compiled(flow)
+    assert asked_of(rows) == {("a", "b"): {"on": 0, "path": ["total", "0"], "op": ">", "value": 5}}
+    assert rows.parents("b") == {"a succeeded"}
+    assert rows.counters("b") == (2, 2)
+
+
+def test_the_rivals_of_a_race_know_each_other() -> None:
+    flow = Flow("f")
+    a, b = flow.add(A), flow.add(B)
+    flow.add(C, after=race(a, b))
+    rows = compiled(flow)
+    found = asked_of(rows)
+    assert found["a", "c"] == {"on": 0, "rivals": [str(rows.by_name["b"].id)]}
+    assert found["b", "c"] == {"on": 0, "rivals": [str(rows.by_name["a"].id)]}
+    assert rows.counters("c") == (1, 2)
+    assert {"a finished", "b finished", "c finished"} == rows.parents("END")
+
+
+def test_what_a_racer_waits_for_is_waited_for_by_the_end() -> None:
+    flow = Flow("f")
+    slow = flow.add(A)
+    racer = flow.add(B, after=slow)
+    flow.add(D, after=race(racer, flow.add(C)))
+    assert "a finished" in compiled(flow).parents("END")
+
+
+def test_a_cleanup_takes_cancelled_parents() -> None:
+    flow = Flow("f")
+    a = flow.add(A)
+    flow.add(B, after=[a, a.failed], cleanup=True)
+    rows = compiled(flow)
+    conditions = {condition for _, child, condition in rows.plan.edges if child == rows.by_name["b"].id}
+    assert conditions == {4, 1}
+    assert json.loads(rows.by_name["b"].options or "{}") == {"stays": True}
+
+
+def test_compensations_wait_for_the_verdict_the_node_and_those_behind_it() -> None:
+    flow = Flow("f")
+    a = flow.add(A, compensate=job("undo a"))
+    b = flow.add(B, after=a)
+    c = flow.add(C, after=b, compensate=lambda node: job("undo c", given=node.result))
+    flow.add(D, after=c)
+    rows = compiled(flow)
+    waits = {
+        (rows.name(parent), rows.name(child), condition)
+        for parent, child, condition in rows.plan.edges
+        if "undo" in rows.name(child) or rows.name(child) in ("END", "(verdict)")
+    }
+    assert waits == {
+        ("d", "(verdict)", 2),
+        ("(verdict)", "undo a", 1), ("a", "undo a", 3), ("undo c", "undo a", 2),
+        ("(verdict)", "undo c", 1), ("c", "undo c", 3),
+        ("(verdict)", "END", 2), ("undo a", "END", 2), ("undo c", "END", 2),
+    }  # fmt: skip
+    assert json.loads(rows.by_name["END"].options or "{}") == {"verdict": str(rows.by_name["(verdict)"].id)}
+
+
+def test_deadlines_of_jobs_and_flows() -> None:
+    flow = Flow("f", deadline=5.0)
+    flow.add(A.options(start_by=2.0))
+    rows = compiled(flow)
+    assert {(row.id, row.kind, row.delay) for row in rows.plan.deadlines} == {
+        (FLOW, 1, 5.0),
+        (rows.by_name["a"].id, 0, 2.0),
+    }
+    assert rows.plan.scheduled()

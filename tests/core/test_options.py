@@ -24,7 +24,11 @@ ALLOWED = {
     "delay": [0, 0.0, 5],
     "run_at": [NOW, datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)],
     "optional": [True, False],
+    "start_by": [NOW, 0.5, 60],
     "tags": [[], ["a", "b"], ("a",)],
+    "key": ["a", " a b ", "k" * 500, "größe/1", "📮" * 450],
+    "on_conflict": ["existing", "replace", "raise"],
+    "key_ttl": [0.001, 30, 1e9],
 }
 REFUSED = {
     "queue": ["", " a", "a ", "a\n", "a\x00", "q" * 201, 5, "flowrun", "\ud800"],
@@ -37,6 +41,10 @@ REFUSED = {
     "retry_on": ["ValueError", ValueError(), [], [ValueError, "x"], int],
     "give_up_on": ["ValueError", (), [5], object],
     "optional": [1, 0, "yes"],
+    "start_by": ["x", 0, -1, True, NOW.replace(tzinfo=None)],
+    "key": ["", "a\n", "a\x00", "a\x7f", "k" * 501, "📮" * 451, "\ud800", 5, b"a", ["a"]],
+    "on_conflict": ["", "ignore", "Raise", 5, ["raise"]],
+    "key_ttl": [0, -1, NAN, INF, 1e12, True, "5"],
     "tags": ["abc", [1], [""], ["a\n"], {"a"}, [" a"]],
 }
 
@@ -62,7 +70,7 @@ def test_every_option_has_a_refused_value() -> None:
     assert sorted(listed) == sorted(REFUSED)
 
 
-@pytest.mark.parametrize("name", ["start_by", "key", "on_conflict", "limit", "fair_key", "connection", "retention"])
+@pytest.mark.parametrize("name", ["limit", "fair_key", "connection", "retention"])
 def test_options_of_later_versions_are_refused_clearly(name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"option {name}= .+ is not built yet"):
         check({name: "x"}, "job 'x'")

@@ -6,6 +6,7 @@ create table flowrun.flows (
     root_id uuid not null,  -- the outermost flow; its own id for that one
     name text not null,
     tags text[] not null default '{}',
+    dispatched_by uuid,  -- the job whose handler dispatched it
     created_at timestamptz not null default now()
 );
 create index flows_root on flowrun.flows (root_id);
@@ -14,7 +15,8 @@ create index flows_created on flowrun.flows (created_at);
 create table flowrun.jobs (
     id uuid primary key,
     flow_id uuid,  -- the innermost flow it is a node of; null for a single job and for the end of an outermost flow
-    kind smallint not null default 0 check (kind between 0 and 2),  -- 0 handler, 1 end of a flow, 2 join
+    kind smallint not null default 0 check (kind between 0 and 6),
+    -- 0 handler, 1 end of a flow, 2 join, 3 gate, 4 sleep, 5 map, 6 verdict of a flow whose nodes can be compensated
     name text,  -- of the node: unique in the outermost flow, `inner/step` inside a nested one
     queue text not null,
     type text not null,
@@ -25,7 +27,8 @@ create table flowrun.jobs (
     optional boolean not null default false,
     delay double precision check (delay >= 0),  -- seconds, from release
     run_at timestamptz,
-    options jsonb,  -- what only the worker reads: attempts, timeout, backoff, retry_on, give_up_on, tags
+    options jsonb,  -- what only the worker reads: attempts, timeout, backoff, retry_on, give_up_on, tags, cleanup ...
+    parents uuid[],  -- all it waits for, where `job.parents` is asked for: by its handler, or through a join
     created_at timestamptz not null default now(),
     check ((sources is null) = (bindings is null))
 );
@@ -34,9 +37,12 @@ create index jobs_flow on flowrun.jobs (flow_id) where flow_id is not null;
 create table flowrun.edges (
     parent_id uuid not null,
     child_id uuid not null,
-    condition smallint not null default 0 check (condition between 0 and 3),
-    -- 0 succeeded (or failed, if optional), 1 failed, 2 finished, 3 succeeded itself
-    primary key (parent_id, child_id, condition)
+    condition smallint not null default 0 check (condition >= 0),
+    -- 0 succeeded (or failed, if optional), 1 failed, 2 finished, 3 succeeded itself, 4 succeeded or cancelled;
+    -- 5 and above: as `test` says, numbered because there can be several between the same two jobs
+    test jsonb,  -- {"on": condition 0 to 4, "path": [...], "op": "==", "value": ..., "race": true}
+    primary key (parent_id, child_id, condition),
+    check ((condition >= 5) = (test is not null))
 );
 
 -- Waits for its parents. `need` more edges must be satisfied, `open` are undecided: released at need = 0, skipped at
@@ -72,6 +78,7 @@ create table flowrun.leases (
     claimed_at timestamptz not null default now(),
     jobs uuid[] not null,
     attempts smallint[] not null,  -- the number of the attempt under way, job by job
+    touched boolean not null default false,  -- edges of its jobs were added meanwhile: settle.sql leaves them to others
     primary key (worker_id, n),
     check (cardinality(jobs) = cardinality(attempts))
 );
@@ -103,10 +110,88 @@ create table flowrun.attempts (
     primary key (job_id, attempt)
 );
 
+-- What was asked to stop and has not stopped yet: running jobs, and flows that take in nothing new.
+create table flowrun.cancels (
+    id uuid primary key,
+    reason text,
+    actor text,
+    harmless boolean not null default false,  -- lost a race: does not spoil its flow
+    requested_at timestamptz not null default now()
+);
+
+-- What must not go on beyond a moment: a job that has to start by then, a flow that has to be done.
+create table flowrun.deadlines (
+    id uuid primary key,
+    kind smallint not null check (kind between 0 and 2),  -- 0 start of a job, 1 end of a flow, 2 start, over already
+    due_at timestamptz not null
+);
+create index deadlines_due_at on flowrun.deadlines (due_at);
+
+-- Nodes that wait for a signal. One with a timeout stands in `scheduled` besides.
+create table flowrun.gates (
+    id uuid primary key,
+    root_id uuid not null,  -- the outermost flow
+    signal text not null,
+    opened_at timestamptz not null default now()
+);
+create index gates_signal on flowrun.gates (root_id, signal);
+
+-- Signals that have come, each once, before or after somebody waits for them.
+create table flowrun.signals (
+    root_id uuid not null,
+    signal text not null,
+    value jsonb,
+    actor text,
+    sent_at timestamptz not null default now(),
+    primary key (root_id, signal)
+);
+
+-- Keys that make a dispatch idempotent. `scope` is 'job:' and the type, or 'flow:' and the name.
+create table flowrun.keys (
+    scope text not null,
+    key text not null,
+    id uuid not null,
+    expires_at timestamptz,  -- null: as long as the job or flow is stored
+    primary key (scope, key)
+);
+create index keys_id on flowrun.keys (id);
+
+-- What `job.step` remembers.
+create table flowrun.steps (
+    job_id uuid not null,
+    name text not null,
+    value jsonb,
+    done_at timestamptz not null default now(),
+    primary key (job_id, name)
+);
+
+-- What `job.progress` said last.
+create table flowrun.progress (
+    job_id uuid primary key,
+    fraction double precision not null check (fraction between 0 and 1),
+    message text,
+    reported_at timestamptz not null default now()
+);
+
+-- What operators did, and why.
+create table flowrun.audit (
+    id uuid primary key,
+    flow_id uuid,  -- the outermost flow
+    job_id uuid,
+    verb text not null,
+    actor text,
+    reason text,
+    detail jsonb,
+    done_at timestamptz not null default now()
+);
+create index audit_flow on flowrun.audit (flow_id) where flow_id is not null;
+create index audit_job on flowrun.audit (job_id) where job_id is not null;
+
 create table flowrun.workers (
     id uuid primary key,
     name text not null,
     queues text[] not null,
+    types text[] not null default '{}',  -- those it has handlers for
     concurrency integer not null,
     started_at timestamptz not null default now(),
     expires_at timestamptz not null  -- pushed on by every heartbeat; after it, the worker's jobs are rescued
@@ -127,6 +212,7 @@ select
     j.priority,
     case
         when f.id is not null then (array['succeeded', 'failed', 'cancelled', 'skipped'])[f.outcome]
+        when g.id is not null then 'waiting'
         when l.id is not null then 'running'
         when r.id is not null then 'ready'
         when s.id is not null then 'scheduled'
@@ -142,7 +228,11 @@ select
     f.error ->> 'type' as error_type,
     f.error ->> 'message' as error,
     f.cause,
-    f.result
+    f.result,
+    p.fraction as progress,
+    p.message as progress_message,
+    c.id is not null and f.id is null as cancel_requested,
+    (j.options ->> 'dispatched_by')::uuid as dispatched_by
 from flowrun.jobs j
 left join flowrun.finished f on f.id = j.id
 left join (
@@ -152,7 +242,10 @@ left join (
 left join flowrun.ready r on r.queue = j.queue and r.priority = j.priority and r.id = j.id
 left join flowrun.scheduled s on s.id = j.id
 left join flowrun.workers w on w.id = l.worker_id
-where j.kind = 0;
+left join flowrun.gates g on g.id = j.id
+left join flowrun.progress p on p.job_id = j.id
+left join flowrun.cancels c on c.id = j.id
+where j.kind in (0, 3, 4, 5);
 
 create view flowrun.flow_status as
 select
@@ -164,6 +257,8 @@ select
     fl.created_at,
     f.finished_at,
     f.error ->> 'message' as error,
+    f.error ->> 'detail' as detail,
+    fl.dispatched_by,
     (
         select count(*)
         from flowrun.jobs j

@@ -1,0 +1,151 @@
+"""Running a part of a flow again: which jobs are undone, and what each of them waits for then.
+
+Finished work is kept. What failed or was cancelled is undone, and so is what was skipped because of it, and those of
+flowrun's own jobs (ends, joins) that had an opinion about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
+
+from flowrun.core.cascade import Counters, Edge, Ended, Skip, decide
+from flowrun.core.states import Kind, Outcome, satisfies
+
+Id = TypeVar("Id", bound=Hashable)
+
+
+class Stored(NamedTuple, Generic[Id]):
+    """A job of the flow."""
+
+    kind: Kind
+    flow_id: Id | None
+    outcome: Outcome | None
+    """None: it has not ended."""
+    optional: bool
+    spoils: bool
+    """Its end keeps its flow from succeeding."""
+    need: int | None
+    """How many of its edges must be satisfied; None: all."""
+    waiting: Counters | None
+    """Its counters, while it waits."""
+    closes: Id | None = None
+    """What its flow's end is: the job that waits for all of the flow."""
+
+
+@dataclass(slots=True)
+class Again(Generic[Id]):
+    """What is to be written."""
+
+    undone: set[Id] = field(default_factory=set)
+    blocked: dict[Id, Counters] = field(default_factory=dict)
+    """New counters: of undone jobs that wait, and of jobs that were waiting for some of them already."""
+    released: list[Id] = field(default_factory=list)
+    """Undone jobs that wait for nothing."""
+    skipped: dict[Id, Skip[Id]] = field(default_factory=dict)
+    """Those that are skipped again."""
+
+
+def failed(jobs: Mapping[Id, Stored[Id]]) -> set[Id]:
+    """The jobs that a retry of the flow runs again."""
+    return {
+        id for id, job in jobs.items() if job.spoils and job.kind in (Kind.HANDLER, Kind.GATE, Kind.SLEEP, Kind.MAP)
+    }
+
+
+def undo(jobs: Mapping[Id, Stored[Id]], edges: Sequence[Edge[Id]], first: Collection[Id]) -> set[Id]:
+    """``first``, and all that must be decided again when they are.
+
+    Of flowrun's own jobs also those that are released and have not ended: they are about to say what is no more so.
+    """
+    children: dict[Id, list[Id]] = {}
+    for edge in edges:
+        children.setdefault(edge.parent, []).append(edge.child)
+    undone = set(first)
+    for id in first:
+        if jobs[id].kind is Kind.MAP:
+            undone |= _cancelled_items(jobs, edges, id)
+    stack = list(undone)
+    while stack:
+        for child in children.get(stack.pop(), ()):
+            job = jobs.get(child)
+            if job is None or child in undone or job.waiting is not None:
+                continue
+            own = job.kind in (Kind.END, Kind.JOIN, Kind.VERDICT)
+            undecided = job.kind is Kind.MAP and job.outcome in (None, Outcome.FAILED)
+            if job.outcome is Outcome.SKIPPED or own or undecided:
+                fresh = {child} | (_cancelled_items(jobs, edges, child) if job.kind is Kind.MAP else set())
+                stack += fresh - undone
+                undone |= fresh
+    return undone
+
+
+def _cancelled_items(jobs: Mapping[Id, Stored[Id]], edges: Iterable[Edge[Id]], map: Id) -> set[Id]:
+    """Those that were cancelled because a sibling of theirs had failed."""
+    return {edge.parent for edge in edges if edge.child == map and jobs[edge.parent].outcome is Outcome.CANCELLED}
+
+
+def again(
+    jobs: Mapping[Id, Stored[Id]], edges: list[Edge[Id]], undone: set[Id], held: Collection[Id] = ()
+) -> Again[Id]:
+    """What becomes of the ``undone`` jobs. Those ``held`` are decided by the caller, not released here.
+
+    ``edges`` hold one to the end of its flow for every job that is undone.
+    """
+    plan: Again[Id] = Again(set(undone))
+    parents: dict[Id, list[Edge[Id]]] = {}
+    for edge in edges:
+        parents.setdefault(edge.child, []).append(edge)
+    skipped: dict[Id, Ended] = {}
+    for id in undone:
+        counters = _counters(jobs, parents.get(id, []), jobs[id].need, undone)
+        if id in held:
+            continue
+        if counters.need <= 0:
+            plan.released.append(id)
+        elif counters.open < counters.need:
+            skipped[id] = Ended(Outcome.SKIPPED)
+        else:
+            plan.blocked[id] = counters
+    for id, job in jobs.items():
+        if job.outcome is None and job.waiting is not None and id not in undone:
+            lost = [edge for edge in parents.get(id, []) if edge.parent in undone]
+            if lost:
+                back = sum(_satisfied(jobs[edge.parent], edge) for edge in lost)
+                decided = sum(jobs[edge.parent].outcome is not None for edge in lost)
+                plan.blocked[id] = Counters(job.waiting.need + back, job.waiting.open + decided)
+    further = decide(skipped, edges, plan.blocked)
+    plan.released += further.released
+    plan.skipped = further.skipped
+    for id in skipped:
+        unmet = [e for e in parents[id] if e.parent not in undone and not _satisfied(jobs[e.parent], e)]
+        plan.skipped[id] = _skip(jobs, (unmet or parents[id])[0])
+    plan.blocked |= further.waiting
+    for id in (*further.released, *further.skipped):
+        plan.blocked.pop(id, None)
+    return plan
+
+
+def _counters(jobs: Mapping[Id, Stored[Id]], edges: list[Edge[Id]], need: int | None, undone: set[Id]) -> Counters:
+    total = len(edges) if need is None else need
+    met = still = 0
+    for edge in edges:
+        parent = jobs[edge.parent]
+        if edge.parent in undone or parent.outcome is None:
+            still += 1
+        else:
+            met += _satisfied(parent, edge)
+    return Counters(total - met, still)
+
+
+def _satisfied(parent: Stored[Id], edge: Edge[Id]) -> bool:
+    return (
+        parent.outcome is not None
+        and edge.passed
+        and satisfies(parent.outcome, edge.condition, optional=parent.optional)
+    )
+
+
+def _skip(jobs: Mapping[Id, Stored[Id]], edge: Edge[Id]) -> Skip[Id]:
+    return Skip(edge.parent, edge.condition, jobs[edge.parent].outcome or Outcome.SKIPPED)

@@ -1,0 +1,103 @@
+"""Running a part of a flow again."""
+
+from __future__ import annotations
+
+from flowrun.core.again import Again, Stored, again, failed, undo
+from flowrun.core.cascade import Counters, Edge
+from flowrun.core.states import Condition, Kind, Outcome
+
+S, F, ANY = Condition.SUCCEEDED, Condition.FAILED, Condition.FINISHED
+GOOD, BAD, OFF, SKIPPED = Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED, Outcome.SKIPPED
+
+
+def job(outcome: Outcome | None = None, kind: Kind = Kind.HANDLER, **more: object) -> Stored[str]:
+    known = {"optional": False, "spoils": outcome in (BAD, OFF), "need": None, "waiting": None} | more
+    return Stored(kind, "f", outcome, **known)  # type: ignore[arg-type]
+
+
+def run(jobs: dict[str, Stored[str]], edges: list[Edge[str]], *first: str, held: tuple[str, ...] = ()) -> Again[str]:
+    return again(jobs, edges, undo(jobs, edges, first or failed(jobs)), held)
+
+
+def test_what_failed_and_what_it_skipped() -> None:
+    jobs = {"a": job(GOOD), "b": job(BAD), "c": job(SKIPPED), "d": job(GOOD), "e": job(BAD, Kind.END)}
+    edges = [Edge("a", "b", S), Edge("b", "c", S), Edge("b", "d", F)]
+    edges += [Edge(one, "e", ANY) for one in "bcd"]
+    plan = run(jobs, edges)
+    assert plan.undone == {"b", "c", "e"}
+    assert plan.released == ["b"]
+    assert plan.blocked == {"c": Counters(1, 1), "e": Counters(2, 2)}
+    assert not plan.skipped
+
+
+def test_optional_failures_and_losers_of_races_stay() -> None:
+    jobs = {"a": job(BAD, spoils=False), "b": job(OFF, spoils=False), "c": job(OFF)}
+    assert failed(jobs) == {"c"}
+
+
+def test_a_skip_for_another_reason_is_decided_again_at_once() -> None:
+    jobs = {"a": job(BAD), "b": job(GOOD), "c": job(SKIPPED), "d": job(SKIPPED)}
+    edges = [Edge("a", "c", S), Edge("b", "c", F), Edge("c", "d", S)]
+    plan = run(jobs, edges)
+    assert plan.released == ["a"]
+    assert set(plan.skipped) == {"c", "d"}
+    assert plan.skipped["c"].cause == "b"
+    assert not plan.blocked
+
+
+def test_of_a_join_the_parents_that_are_kept_count() -> None:
+    jobs = {"a": job(GOOD), "b": job(BAD), "c": job(BAD), "j": job(SKIPPED, need=2)}
+    edges = [Edge(one, "j", S) for one in "abc"]
+    plan = run(jobs, edges)
+    assert plan.blocked == {"j": Counters(1, 2)}
+    assert sorted(plan.released) == ["b", "c"]
+
+
+def test_what_waits_still_takes_back_what_it_counted() -> None:
+    jobs = {
+        "a": job(BAD),
+        "b": job(None),
+        "c": job(None, waiting=Counters(1, 1), need=1),
+        "e": job(None, waiting=Counters(1, 1)),
+    }
+    edges = [Edge("a", "c", S), Edge("b", "c", S), Edge("a", "e", ANY), Edge("b", "e", ANY)]
+    plan = run(jobs, edges, "a")
+    assert plan.blocked == {"c": Counters(1, 2), "e": Counters(2, 2)}
+
+
+def test_an_end_that_is_about_to_decide_is_recalled() -> None:
+    jobs = {"a": job(BAD), "e": job(None, Kind.END), "x": job(None)}
+    edges = [Edge("a", "e", ANY), Edge("a", "x", ANY)]
+    plan = run(jobs, edges)
+    assert plan.undone == {"a", "e"}
+    assert plan.blocked == {"e": Counters(1, 1)}
+
+
+def test_a_map_runs_its_failed_and_its_cancelled_items_again() -> None:
+    jobs = {"i": job(BAD), "k": job(OFF, spoils=False), "l": job(GOOD), "m": job(BAD, Kind.MAP)}
+    edges = [Edge(one, "m", ANY) for one in "ikl"]
+    plan = run(jobs, edges)
+    assert plan.undone == {"i", "k", "m"}
+    assert plan.blocked == {"m": Counters(2, 2)}
+
+
+def test_what_is_decided_by_hand_is_not_released() -> None:
+    jobs = {"a": job(BAD), "b": job(SKIPPED)}
+    plan = run(jobs, [Edge("a", "b", S)], "a", held=("a",))
+    assert plan.undone == {"a", "b"}
+    assert plan.released == []
+    assert plan.blocked == {"b": Counters(1, 1)}
+
+
+def test_conditions_on_results_and_on_cancelled_parents() -> None:
+    jobs = {"a": job(GOOD), "b": job(OFF), "c": job(SKIPPED), "x": job(BAD)}
+    edges = [
+        Edge("a", "c", S, passed=False),
+        Edge("x", "c", S),
+        Edge("b", "d", Condition.SUCCEEDED_OR_CANCELLED),
+        Edge("x", "d", S),
+    ]
+    jobs["d"] = job(SKIPPED)
+    plan = run(jobs, edges, "x")
+    assert set(plan.skipped) == {"c"}
+    assert plan.blocked == {"d": Counters(1, 1)}
