@@ -4,8 +4,12 @@ FlowrunError
 ├── ConfigurationError          a setting cannot work (also ValueError)
 ├── InvalidArguments            arguments do not fit a handler, or JSON cannot carry them (also ValueError)
 ├── InvalidFlow                 a flow cannot be dispatched as written (also ValueError)
+├── DuplicateKey                the key is held by another job or flow, and on_conflict="raise"
 ├── UnknownHandler              no handler of that type is registered (also LookupError)
+├── LeaseLost                   a handler's job is somebody else's by now, or has ended
+├── NotPossible                 a job or flow is not in a state in which that can be done
 ├── NotFound                    no job or flow with that id is stored (also LookupError)
+├── NotStorable                 JSON cannot carry a value, or it is too large (also ValueError)
 ├── DatabaseError
 │   ├── DatabaseUnavailable     PostgreSQL cannot be reached
 │   ├── MigrationNeeded         the schema is missing or older than this flowrun
@@ -37,6 +41,7 @@ __all__ = [
     "DatabaseError",
     "DatabaseUnavailable",
     "Discard",
+    "DuplicateKey",
     "EmbeddedPostgresError",
     "FlowCancelled",
     "FlowFailed",
@@ -47,8 +52,11 @@ __all__ = [
     "JobCancelled",
     "JobFailed",
     "JobSkipped",
+    "LeaseLost",
     "MigrationNeeded",
     "NotFound",
+    "NotPossible",
+    "NotStorable",
     "Retry",
     "RunError",
     "SchemaTooNew",
@@ -73,12 +81,44 @@ class InvalidFlow(FlowrunError, ValueError):
     """A flow cannot be dispatched as written (a cycle, a foreign node, a duplicate name); names the nodes."""
 
 
+class DuplicateKey(FlowrunError):
+    """The key of a dispatch with ``on_conflict="raise"`` is held; ``id`` is the job or flow that has it."""
+
+    def __init__(self, what: str, key: str, id: UUID) -> None:
+        super().__init__(f"{what} with key {key!r} was dispatched already: {id}")
+        self.key = key
+        self.id = id
+
+
 class UnknownHandler(FlowrunError, LookupError):
     """No handler of that type is registered in this process."""
 
 
 class NotFound(FlowrunError, LookupError):
     """No job, flow or node of that id or name is stored."""
+
+
+class LeaseLost(FlowrunError):
+    """The job is somebody else's by now, or has ended: what its handler does counts no more."""
+
+
+class NotPossible(FlowrunError):
+    """The job or flow is not in a state in which that can be done."""
+
+
+class NotStorable(FlowrunError, ValueError):
+    """JSON cannot carry a value; ``path`` says where in it, ``reason`` why. Never holds the value itself.
+
+    Not caught by its handler, it fails the job at once, as a result that cannot be stored does.
+    """
+
+    def __init__(self, path: str, reason: str, *, foreign: bool = False, what: str = "") -> None:
+        where = " at ".join(part for part in (what, repr(path) if what and path else path) if part)
+        super().__init__(f"{where}: {reason}" if where else reason)
+        self.path = path
+        self.reason = reason
+        self.foreign = foreign
+        """It is of a type JSON does not have; an annotation may say how to write it."""
 
 
 class DatabaseError(FlowrunError):

@@ -71,7 +71,7 @@ async def inputs(
     *,
     worker_id: UUID,
     wanted: Sequence[tuple[Claimed, Sequence[UUID]]],
-    flows: Sequence[UUID],
+    flows: Sequence[UUID | None],
 ) -> Inputs:
     """Results of the ``wanted`` parents, job by job, as of each job's first attempt; and the fate of ``flows``."""
     jobs = [job for job, _ in wanted]
@@ -92,3 +92,18 @@ async def inputs(
         else:
             found.spoiled[id] = outcome
     return found
+
+
+async def ended(connection: Connection, sql: Statements, ids: Sequence[UUID]) -> dict[UUID, tuple[int, bool]]:
+    """Of the jobs that have ended: outcome, and whether they are optional."""
+    return {id: (outcome, optional) for id, outcome, optional in await connection.fetch(sql["ended"], ids)}
+
+
+async def compensated(connection: Connection, sql: Statements, flows: Sequence[UUID]) -> dict[UUID, str]:
+    """How the compensations of flows went, where any ran."""
+    return dict(await connection.fetch(sql["compensated"], flows))
+
+
+async def late(connection: Connection, sql: Statements, ids: Sequence[UUID]) -> set[UUID]:
+    """Of some jobs, those whose time to start is over."""
+    return {row[0] for row in await connection.fetch(sql["late_starts"], ids)}

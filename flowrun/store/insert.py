@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from operator import itemgetter
 from typing import Any
+from uuid import UUID
 
 from flowrun.core.plan import JobRow, Plan
+from flowrun.store import keys
+from flowrun.store.callers import AsyncpgCaller, Caller
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
 
@@ -16,10 +20,68 @@ COPY_FROM = 500
 _SINGLE = itemgetter(0, 4, 5, 6, 9, 10, 11, 12, 13)
 
 
+async def insert_plan(connection: Connection, sql: Statements, plan: Plan) -> None:
+    """Write a plan without keys, in one statement or one transaction. Harmless when sent again."""
+    if plan.special:
+        async with connection.transaction():
+            await _insert_rest(AsyncpgCaller(connection, nullcontext, own=True), sql, plan)
+    elif plan.flows:
+        await insert_flow(connection, sql, plan)
+    elif plan.jobs:
+        await insert_jobs(connection, sql, plan.jobs)
+
+
+async def insert_for(caller: Caller, sql: Statements, plan: Plan) -> dict[UUID, UUID]:
+    """Write a plan on a connection whose transaction may be somebody else's; by id of duplicates, whose key it is.
+
+    With keys, all or nothing of it, and nothing at all of a duplicate. Raises DuplicateKey. Harmless when sent again.
+    """
+    if not plan.special:
+        await _insert_rest(caller, sql, plan)
+        return {}
+    async with caller.transaction():
+        duplicates = await keys.take(caller, sql, plan.keys) if plan.keys else {}
+        await _insert_rest(caller, sql, plan.without(duplicates) if duplicates else plan)
+    return duplicates
+
+
+async def _insert_rest(caller: Caller, sql: Statements, plan: Plan) -> None:
+    if not plan.jobs:
+        return
+    if not plan.flows:
+        await caller.fetch(sql["insert_jobs"], *_single_columns(plan.jobs))
+    elif caller.copies is not None and len(plan.jobs) >= COPY_FROM:
+        await _copy_flow(caller.copies, sql, plan)
+    else:
+        await caller.fetch(sql["insert_flow"], *_flow_columns(plan))
+    if plan.tests:
+        await caller.fetch(sql["insert_tests"], *map(list, zip(*plan.tests, strict=True)))
+    if plan.deadlines:
+        await caller.fetch(sql["insert_deadlines"], *map(list, zip(*plan.deadlines, strict=True)))
+
+
+async def insert_nodes(connection: Connection, sql: Statements, plan: Plan, root: UUID) -> None:
+    """Write new nodes of the stored flow ``root``, which is locked. The caller holds the transaction.
+
+    Those that wait for nothing do not run before they are released.
+    """
+    if plan.flows:
+        flows = [flow._replace(root_id=root) for flow in plan.flows]
+        await connection.execute(sql["insert_flows"], *_flows(Plan(flows=flows)))
+    if len(plan.jobs) >= COPY_FROM:
+        await _copy_rows(connection, sql, plan)
+    else:
+        jobs, others = _node_columns(plan)
+        await connection.execute(sql["insert_nodes"], *jobs, *others)
+    if plan.tests:
+        await connection.execute(sql["insert_tests"], *map(list, zip(*plan.tests, strict=True)))
+    if plan.deadlines:
+        await connection.execute(sql["insert_deadlines"], *map(list, zip(*plan.deadlines, strict=True)))
+
+
 async def insert_jobs(connection: Connection, sql: Statements, jobs: Sequence[JobRow]) -> None:
     """Write jobs without a flow, in one statement. Harmless when sent again."""
-    columns = zip(*map(_SINGLE, jobs), strict=True)
-    await connection.execute(sql["insert_jobs"], *columns)
+    await connection.execute(sql["insert_jobs"], *_single_columns(jobs))
 
 
 async def insert_flow(connection: Connection, sql: Statements, plan: Plan) -> None:
@@ -27,23 +89,35 @@ async def insert_flow(connection: Connection, sql: Statements, plan: Plan) -> No
     if len(plan.jobs) < COPY_FROM:
         await connection.execute(sql["insert_flow"], *_flow_columns(plan))
     else:
-        await _copy_flow(connection, sql, plan)
+        async with connection.transaction():
+            await _copy_flow(connection, sql, plan)
+
+
+async def notify(caller: Caller, sql: Statements, messages: Sequence[tuple[str, str]]) -> None:
+    """Send notifications (channel and payload) on ``caller``: they are heard when its transaction commits."""
+    if messages:
+        await caller.fetch(sql["wake"], *map(list, zip(*messages, strict=True)))
+
+
+def _single_columns(jobs: Sequence[JobRow]) -> list[list[Any]]:
+    return [list(column) for column in zip(*map(_SINGLE, jobs), strict=True)]
 
 
 def _flow_columns(plan: Plan) -> list[Any]:
+    jobs, others = _node_columns(plan)
+    return [*jobs[:14], *others, *_flows(plan), [job.id for job in plan.free], jobs[14]]
+
+
+def _node_columns(plan: Plan) -> tuple[list[Any], list[Any]]:
     jobs = [list(column) for column in zip(*plan.jobs, strict=True)]
     jobs[7] = [_array(sources) for sources in jobs[7]]
-    return [
-        *jobs,
-        [edge[0] for edge in plan.edges],
-        [edge[1] for edge in plan.edges],
-        [edge[2] for edge in plan.edges],
-        [row[0] for row in plan.blocked],
-        [row[1] for row in plan.blocked],
-        [row[2] for row in plan.blocked],
-        *_flows(plan),
-        [job.id for job in plan.free],
-    ]
+    jobs[14] = [_array(ids) for ids in jobs[14]]
+    others = [list(column) for rows in (plan.edges, plan.blocked) for column in _transposed(rows)]
+    return jobs, others
+
+
+def _transposed(rows: Sequence[tuple[Any, ...]]) -> list[Any]:
+    return list(zip(*rows, strict=True)) if rows else [(), (), ()]
 
 
 def _flows(plan: Plan) -> list[Any]:
@@ -53,21 +127,25 @@ def _flows(plan: Plan) -> list[Any]:
         flows[0].root_id,
         [flow.name for flow in flows],
         [_array(flow.tags) for flow in flows],
+        flows[0].dispatched_by,
     ]
 
 
 async def _copy_flow(connection: Connection, sql: Statements, plan: Plan) -> None:
-    async with connection.transaction():
-        fresh = await connection.fetchval(sql["insert_flows"], *_flows(plan))
-        if fresh is None:
-            return
-        for table, columns, rows in (
-            ("jobs", JobRow._fields, plan.jobs),
-            ("edges", ("parent_id", "child_id", "condition"), plan.edges),
-            ("blocked", ("id", "need", "open"), plan.blocked),
-        ):
-            await connection.copy_records_to_table(table, schema_name=sql.schema, columns=columns, records=rows)
+    """Inside a transaction."""
+    fresh = await connection.fetchval(sql["insert_flows"], *_flows(plan))
+    if fresh is not None:
+        await _copy_rows(connection, sql, plan)
         await connection.execute(sql["copied_free"], [job.id for job in plan.free])
+
+
+async def _copy_rows(connection: Connection, sql: Statements, plan: Plan) -> None:
+    for table, columns, rows in (
+        ("jobs", JobRow._fields, plan.jobs),
+        ("edges", ("parent_id", "child_id", "condition"), plan.edges),
+        ("blocked", ("id", "need", "open"), plan.blocked),
+    ):
+        await connection.copy_records_to_table(table, schema_name=sql.schema, columns=columns, records=rows)
 
 
 def _array(items: Sequence[Any] | None) -> str | None:

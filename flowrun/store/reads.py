@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from flowrun.core.states import Outcome
+from flowrun.store.callers import Caller
 from flowrun.store.pool import Database
+from flowrun.store.statement import Statements
 
 
 class OutcomeRow(NamedTuple):
@@ -51,7 +53,34 @@ async def flow_jobs(database: Database, id: UUID) -> list[dict[str, Any]]:
 
 async def flow_nodes(database: Database, id: UUID) -> dict[str, tuple[UUID, str]]:
     """By name: id and type of every node in a flow."""
-    return {name: (node, type) for name, node, type in await database.fetch("flow_nodes", id)}
+    return {name: (node, type) for name, node, type, _ in await database.fetch("flow_nodes", id)}
+
+
+async def flow_nodes_of(caller: Caller, sql: Statements, id: UUID) -> dict[str, tuple[UUID, str]]:
+    """The same, as a transaction of somebody else's sees it."""
+    rows = await caller.fetch(sql["flow_nodes"], id)
+    return {name: (node if isinstance(node, UUID) else UUID(str(node)), type) for name, node, type, _ in rows}
+
+
+async def standing(database: Database, id: UUID) -> dict[str, Any] | None:
+    """Where a job stands, and who could run it."""
+    rows = await database.fetch("standing", id)
+    return dict(rows[0]) if rows else None
+
+
+async def waited_for(database: Database, id: UUID, flow_id: UUID) -> list[dict[str, Any]]:
+    """What a job of a flow waits for."""
+    return [dict(row) for row in await database.fetch("waited_for", id, flow_id)]
+
+
+async def open_gates(database: Database, limit: int) -> list[dict[str, Any]]:
+    """Gates that wait for a signal, the oldest first."""
+    return [dict(row) for row in await database.fetch("gates", limit)]
+
+
+async def flow_events(database: Database, id: UUID) -> list[dict[str, Any]]:
+    """All that has happened in a flow, in order of time."""
+    return [dict(row) for row in await database.fetch("flow_events", id)]
 
 
 async def flow_sinks(database: Database, id: UUID) -> dict[str, tuple[str, str | None]]:

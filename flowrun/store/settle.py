@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
+from flowrun import codec, crash
 from flowrun.core.attempt import Claimed, Ending, Success
-from flowrun.core.cascade import Counters, Edge, Ended, decide
-from flowrun.core.states import Condition, Outcome
+from flowrun.core.growth import Expansion, Outbox, Parked
+from flowrun.core.states import Outcome
+from flowrun.store import gates, grow, insert
+from flowrun.store.callers import AsyncpgCaller
+from flowrun.store.finish import Final, Settled, come_back, follow, stopped_instead, write
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
 
@@ -20,29 +24,6 @@ class Leases(NamedTuple):
 
     concerned: Sequence[int]
     spent: Sequence[int]
-
-
-@dataclass(slots=True)
-class Settled:
-    """What a settle did."""
-
-    handoff: list[Claimed] = field(default_factory=list)
-    slow: list[UUID] = field(default_factory=list)
-    """Jobs that success leaves with an unsatisfied edge: nothing is done yet, they go the slow way."""
-    ids: list[UUID] = field(default_factory=list)
-    """Jobs that have their outcome now, skipped ones included."""
-    queues: set[str] = field(default_factory=set)
-    """Queues in which something became ready."""
-    scheduled: bool = False
-    """Whether something was put off to a later moment."""
-
-    def read(self, rows: Iterable[Any]) -> None:
-        """Take in the notes that again.sql and cascade.sql answer with."""
-        for note, queue in rows:
-            if note == 3:
-                self.queues.add(queue)
-            else:
-                self.scheduled = True
 
 
 async def settle(
@@ -94,98 +75,94 @@ async def settle_endings(
 ) -> Settled:
     """Settle jobs in any way, in one transaction: the clear path beside the fast one."""
     async with connection.transaction(isolation="read_committed"):
-        left = await connection.fetch(
-            sql["leave"],
-            worker_id,
-            leases.concerned,
-            leases.spent,
-            [ending.id for ending in endings],
-            [ending.lease for ending in endings],
-            [ending.attempt for ending in endings],
-        )
-        started = {row[0]: row[2] for row in left}
-        mine = [ending for ending in endings if ending.id in started]
-        settled = Settled()
-        await _keep_attempts(connection, sql, mine, worker, started)
-        await come_back(
-            connection,
-            sql,
-            [(ending.id, ending.attempts_used, ending.delay) for ending in mine if ending.outcome is None],
-            settled,
-        )
-        await finish(
-            connection,
-            sql,
-            [
-                Final(e.id, e.outcome, e.attempt, e.result, started[e.id], None, e.error)
-                for e in mine
-                if e.outcome is not None
-            ],
-            settled,
-        )
+        crash.point("settle.begun")
+        settled = await settle_in(connection, sql, worker_id=worker_id, worker=worker, endings=endings, leases=leases)
+        crash.point("settle.before commit")
+    crash.point("settle.committed")
     return settled
 
 
-class Final(NamedTuple):
-    """A row of ``finished`` to be."""
-
-    id: UUID
-    outcome: Outcome
-    attempt: int
-    result: str | None = None
-    started_at: datetime | None = None
-    cause: UUID | None = None
-    error: str | None = None
-
-
-async def finish(connection: Connection, sql: Statements, finals: Sequence[Final], settled: Settled) -> None:
-    """Write outcomes and all that follows from them. The caller holds the transaction and owns the jobs."""
-    if not finals:
-        return
-    rows = await _write(connection, sql, finals)
-    settled.ids.extend(row[0] for row in rows)
-    ended = {row[0]: Ended(Outcome(row[1]), row[2]) for row in rows}
-    found = await connection.fetch(
-        sql["reach"],
-        list(ended),
-        [int(end.outcome) for end in ended.values()],
-        [end.optional for end in ended.values()],
+async def settle_in(
+    connection: Connection, sql: Statements, *, worker_id: UUID, worker: str, endings: Sequence[Ending], leases: Leases
+) -> Settled:
+    """The same in a transaction of the caller's. A job that is not in ``ids`` afterwards was not this worker's."""
+    grown = {ending.flow_id for ending in endings if ending.flow_id is not None}
+    if grown:
+        await grow.lock(connection, sql, grown)
+    left = await connection.fetch(
+        sql["leave"],
+        worker_id,
+        leases.concerned,
+        leases.spent,
+        [ending.id for ending in endings],
+        [ending.lease for ending in endings],
+        [ending.attempt for ending in endings],
     )
-    if not found:
-        return
-    edges = [Edge(parent, child, Condition(condition)) for parent, child, condition in found]
-    locked = await connection.fetch(sql["lock_blocked"], list({edge.child for edge in edges}))
-    cascade = decide(ended, edges, {id: Counters(need, open) for id, need, open in locked})
-    settled.read(
-        await connection.fetch(
-            sql["cascade"],
-            cascade.released,
-            list(cascade.skipped),
-            list(cascade.waiting),
-            [counters.need for counters in cascade.waiting.values()],
-            [counters.open for counters in cascade.waiting.values()],
-        )
+    crash.point("settle.left")
+    started = {row[0]: row[2] for row in left}
+    mine = [ending for ending in endings if ending.id in started]
+    settled = Settled()
+    await _keep_attempts(connection, sql, mine, worker, started)
+    finals = await _unfinished(connection, sql, mine, settled)
+    finals += await _finals(connection, sql, mine, started)
+    ended = await write(connection, sql, finals, settled)
+    crash.point("settle.written")
+    for ending in mine:
+        if isinstance(ending.more, Outbox) and ending.id in ended:
+            await _send(connection, sql, ending.more, settled)
+    crash.point("settle.sent")
+    await follow(connection, sql, ended, settled)
+    return settled
+
+
+async def _unfinished(
+    connection: Connection, sql: Statements, endings: Sequence[Ending], settled: Settled
+) -> list[Final]:
+    """Jobs that go on: they come back, wait at a gate, or wait for their items. Those that end after all."""
+    finals = await come_back(
+        connection,
+        sql,
+        [(e.id, e.attempts_used, e.delay) for e in endings if e.outcome is None and e.more is None],
+        settled,
     )
-    if cascade.skipped:
-        skips = [
-            Final(id, Outcome.SKIPPED, 0, cause=skip.cause, error=_reason(skip.outcome, skip.condition))
-            for id, skip in cascade.skipped.items()
-        ]
-        settled.ids.extend(row[0] for row in await _write(connection, sql, skips))
+    for ending in endings:
+        if isinstance(ending.more, Parked):
+            finals += await gates.park(connection, sql, ending, ending.more, settled)
+        elif isinstance(ending.more, Expansion):
+            await grow.expand(connection, sql, ending.more, settled)
+    return finals
 
 
-async def come_back(
-    connection: Connection, sql: Statements, jobs: Sequence[tuple[UUID, int, float]], settled: Settled
-) -> None:
-    """Put jobs (id, attempts used, seconds from now) back where they wait. The caller holds the transaction."""
-    if jobs:
-        settled.read(await connection.fetch(sql["again"], *map(list, zip(*jobs, strict=True))))
+async def _finals(
+    connection: Connection, sql: Statements, endings: Sequence[Ending], started: Mapping[UUID, datetime]
+) -> list[Final]:
+    cancelled = [(ending.id, ending.attempt) for ending in endings if ending.outcome is Outcome.CANCELLED]
+    asked = {final.id: final for final in await stopped_instead(connection, sql, cancelled)} if cancelled else {}
+    return [
+        asked[e.id]._replace(started_at=started[e.id], error=_both(asked[e.id].error, e.error))
+        if e.id in asked
+        else Final(e.id, e.outcome, e.attempt, e.result, started[e.id], None, e.error)
+        for e in endings
+        if e.outcome is not None
+    ]
 
 
-async def _write(connection: Connection, sql: Statements, finals: Sequence[Final]) -> list[Any]:
-    columns = [list(column) for column in zip(*finals, strict=True)]
-    rows: list[Any] = await connection.fetch(sql["finish"], *columns)
-    return rows
+def _both(asked: str | None, own: str | None) -> str | None:
+    """Why it was asked to stop, and what the job itself has to tell: the end of a flow knows what was compensated."""
+    if asked is None or own is None:
+        return asked or own
+    return codec.dump(codec.load(asked) | codec.load(own))
+
+
+async def _send(connection: Connection, sql: Statements, outbox: Outbox, settled: Settled) -> None:
+    """Write what a handler dispatched and spawned: here, and only here, it becomes real."""
+    for plan in outbox.plans:
+        duplicates = await insert.insert_for(AsyncpgCaller(connection, nullcontext, own=True), sql, plan)
+        written = plan.without(duplicates) if duplicates else plan
+        settled.queues |= written.queues()
+        settled.scheduled |= written.scheduled()
+    if outbox.growth is not None:
+        await grow.grow(connection, sql, outbox.growth, settled)
 
 
 async def _keep_attempts(
@@ -195,12 +172,3 @@ async def _keep_attempts(
     if kept:
         ids, attempts, times, types, messages, traces = map(list, zip(*kept, strict=True))
         await connection.execute(sql["record_attempts"], ids, attempts, worker, times, types, messages, traces)
-
-
-_PASSIVE = (Outcome.CANCELLED, Outcome.SKIPPED)
-
-
-def _reason(outcome: Outcome, condition: Condition) -> str:
-    ended = "was " + outcome.name.lower() if outcome in _PASSIVE else outcome.name.lower()
-    wanted = {Condition.FAILED: "fail", Condition.FINISHED: "finish"}.get(condition, "succeed")
-    return f'{{"message":"its parent {{parent}} {ended}; it was to {wanted}"}}'

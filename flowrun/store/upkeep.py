@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from flowrun.store.finish import Settled, come_back, finish
 from flowrun.store.pool import Connection
-from flowrun.store.settle import Settled, come_back
 from flowrun.store.statement import Statements
 
 DUE_BATCH = 1000
@@ -41,9 +41,10 @@ async def register(
     queues: Sequence[str],
     concurrency: int,
     lease: float,
+    types: Sequence[str] = (),
 ) -> None:
     """Enter a worker; its leases hold for ``lease`` seconds from now."""
-    await connection.execute(sql["register_worker"], worker_id, name, queues, concurrency, lease)
+    await connection.execute(sql["register_worker"], worker_id, name, queues, concurrency, lease, types)
 
 
 class Beat(NamedTuple):
@@ -51,12 +52,14 @@ class Beat(NamedTuple):
 
     others_expired: bool
     next_due: float | None
+    cancelled: list[UUID] | None = None
+    """Jobs of this worker that were asked to stop: it may not have heard."""
 
 
 async def beat(connection: Connection, sql: Statements, *, worker_id: UUID, lease: float) -> Beat | None:
     """Push on a worker's leases by ``lease`` seconds; None when it was given up already."""
     row = await connection.fetchrow(sql["beat"], worker_id, lease, timeout=lease / 3)
-    return Beat(row[0], row[1]) if row is not None else None
+    return Beat(row[0], row[1], row[2]) if row is not None else None
 
 
 class Rescued(NamedTuple):
@@ -88,7 +91,8 @@ async def rescue_one(connection: Connection, sql: Statements) -> Rescued | None:
                 [message] * len(ids),
                 [None] * len(ids),
             )
-            await come_back(connection, sql, [(id, attempt, 0.0) for id, attempt, _ in lost], settled)
+            stopped = await come_back(connection, sql, [(id, attempt, 0.0) for id, attempt, _ in lost], settled)
+            await finish(connection, sql, stopped, settled)
         await connection.execute(sql["delete_worker"], expired[0])
         return Rescued(expired[1], len(lost), settled.queues)
 
@@ -105,7 +109,8 @@ async def hand_back(
         if leases is not None:
             await connection.execute(sql["void_leases"], worker_id, leases)
         mine = await _take(connection, sql, worker_id, leases)
-        await come_back(connection, sql, [(id, attempt - 1, 0.0) for id, attempt, _ in mine], settled)
+        stopped = await come_back(connection, sql, [(id, attempt - 1, 0.0) for id, attempt, _ in mine], settled)
+        await finish(connection, sql, stopped, settled)
         return settled.queues
 
 

@@ -19,7 +19,9 @@ _EMPTY = """
 select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid();
 delete from flowrun.attempts; delete from flowrun.blocked; delete from flowrun.edges; delete from flowrun.finished;
 delete from flowrun.flows; delete from flowrun.jobs; delete from flowrun.leases; delete from flowrun.ready;
-delete from flowrun.scheduled; delete from flowrun.workers
+delete from flowrun.progress; delete from flowrun.scheduled; delete from flowrun.steps; delete from flowrun.workers;
+delete from flowrun.audit; delete from flowrun.cancels; delete from flowrun.deadlines; delete from flowrun.gates;
+delete from flowrun.keys; delete from flowrun.signals
 """
 
 

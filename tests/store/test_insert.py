@@ -121,8 +121,10 @@ async def test_names_tags_and_sources_arrive_as_they_were(
     tags = ['a"b', "c\\d", "e,{}f", "", "null", "ü"]
     rows = [
         job_row(first, flow_id=flow),
-        job_row(second, flow_id=flow)._replace(sources=[first], bindings="[]", name='n"1'),
-        job_row(third, flow_id=flow)._replace(sources=[first, second], bindings="[]", args='{"a": [1, "\\u00fc"]}'),
+        job_row(second, flow_id=flow)._replace(sources=[first], bindings="[]", parents=[], name='n"1'),
+        job_row(third, flow_id=flow)._replace(
+            sources=[first, second], bindings="[]", parents=[second], args='{"a": [1, "\\u00fc"]}'
+        ),
         *(job_row() for _ in range(filler)),
     ]
     plan = plan_of(rows, [(first, second, 0), (first, third, 0), (second, third, 2)])
@@ -133,6 +135,7 @@ async def test_names_tags_and_sources_arrive_as_they_were(
     found = {row["id"]: row for row in await connection.fetch("select * from flowrun.jobs where flow_id is not null")}
     assert (found[first]["sources"], found[second]["sources"]) == (None, [first])
     assert found[third]["sources"] == [first, second]
+    assert [found[id]["parents"] for id in (first, second, third)] == [None, [], [second]]
     assert found[second]["name"] == 'n"1'
     assert found[third]["args"] == '{"a": [1, "ü"]}'
     assert await connection.fetch("select need, open from flowrun.blocked order by id") == [(1, 1), (2, 2)]

@@ -34,18 +34,42 @@ MUST_USE: Mapping[str, set[str]] = {
     "reach": {"edges_pkey"},
     "lock_blocked": {"blocked_pkey"},
     "cascade": {"blocked_pkey", "jobs_pkey"},
-    "inputs": {"finished_pkey", "finished_spoils"},
+    "inputs": {"finished_pkey", "finished_spoils", "cancels_pkey"},
+    "parents": {"jobs_pkey", "finished_pkey", "attempts_pkey"},
     "outcomes": {"finished_pkey"},
-    "due": {"scheduled_run_at", "jobs_pkey"},
-    "beat": {"scheduled_run_at", "leases_pkey"},
+    "due": {"scheduled_run_at", "jobs_pkey", "deadlines_due_at"},
+    "beat": {"scheduled_run_at", "deadlines_due_at"},
     "expired_worker": {"leases_pkey"},
     "take_leases": {"leases_pkey"},
 }
-UNPINNED = {"inputs", "outcomes", "due", "beat", "expired_worker", "unfinished", "again", "insert_jobs", "take_leases"}
+UNPINNED = {
+    "inputs",
+    "parents",
+    "outcomes",
+    "due",
+    "beat",
+    "expired_worker",
+    "unfinished",
+    "again",
+    "insert_jobs",
+    "take_leases",
+}
 """What (also) runs on connections without pinned settings, and must do without them. Of the others, only claim cannot:
 unpinned it reads the whole queue by a bitmap and sorts it (300,000 ready: 230-780 ms)."""
 
-HOT = {"claim", "settle", "insert_jobs", "inputs", "due", "beat", "outcomes", "leave", "unfinished", "finish"}
+HOT = {
+    "claim",
+    "settle",
+    "insert_jobs",
+    "inputs",
+    "parents",
+    "due",
+    "beat",
+    "outcomes",
+    "leave",
+    "unfinished",
+    "finish",
+}
 
 FILL = {
     "jobs": """insert into flowrun.jobs (id, queue, type, args, created_at)
@@ -77,11 +101,12 @@ class Batch:
             "take_leases": [worker, leases],
             "unfinished": [ids],
             "again": [ids, ones, [0.0] * count],
-            "finish": [ids, [2] * count, ones, none, none, none, none],
+            "finish": [ids, [2] * count, ones, none, none, none, none, [False] * count],
             "reach": [ids, [2] * count, [False] * count],
             "lock_blocked": [children],
             "cascade": [children[:third], children[third : 2 * third], waiting, [1] * len(waiting), [1] * len(waiting)],
             "inputs": [self.finished, [1] * len(self.finished), ids[:1], numbers[:1], worker, self.finished[:50]],
+            "parents": [ids[::2], numbers[::2], worker, children[::2]],
             "outcomes": [self.finished],
             "due": [1000],
             "beat": [worker, 30.0],

@@ -19,8 +19,9 @@ PACKAGE = Path(flowrun.__file__).parent
 SQL = PACKAGE / "store" / "sql"
 ODD = 'We"ird. Schema'
 TABLES = {
-    "attempts", "blocked", "edges", "finished", "flow_status", "flows", "job_status", "jobs", "leases", "migrations",
-    "ready", "scheduled", "workers",
+    "attempts", "audit", "blocked", "cancels", "deadlines", "edges", "finished", "flow_status", "flows", "gates",
+    "job_status", "jobs", "keys", "leases", "migrations", "progress", "ready", "scheduled", "signals", "steps",
+    "workers",
 }  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 -- A worker lives: its leases hold for $2 more seconds.
 --   $1 uuid worker  $2 float8 lease in seconds
 -- Result: no row when the worker was given up and its jobs are somebody else's; else whether there is somebody to
--- rescue (as in expired_worker.sql), and the seconds until the next scheduled job is due.
--- Index: leases_pkey, one step a worker; scheduled_run_at.
+-- rescue (as in expired_worker.sql), the seconds until the next scheduled job or deadline is due, and which of this
+-- worker's jobs were asked to stop.
+-- Index: leases_pkey, one step a worker; scheduled_run_at, deadlines_due_at.
 -- Locks: this worker's row.
 with recursive holder (id) as (
     (select worker_id from flowrun.leases order by worker_id limit 1)
@@ -19,6 +20,15 @@ returning
         where holder.id is not null and not exists (select from flowrun.workers owner where owner.id = holder.id)
     ) as others_expired,
     (
-        select extract(epoch from run_at - clock_timestamp())::float8
-        from flowrun.scheduled order by run_at limit 1
-    ) as next_due
+        select extract(epoch from least(
+            (select run_at from flowrun.scheduled order by run_at limit 1),
+            (select due_at from flowrun.deadlines order by due_at limit 1)
+        ) - clock_timestamp())::float8
+    ) as next_due,
+    (
+        select array_agg(asked.id)
+        from flowrun.cancels asked
+        where exists (
+            select from flowrun.leases where leases.worker_id = $1 and leases.jobs @> array[asked.id]
+        )
+    ) as cancelled

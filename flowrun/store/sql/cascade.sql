@@ -13,18 +13,21 @@ fewer as (
     on conflict (id) do update set need = excluded.need, open = excluded.open
 ),
 next as materialized (
-    select j.*, j.delay is null and (j.run_at is null or j.run_at <= now()) as due
+    select
+        j.*,
+        j.delay is null and (j.run_at is null or j.run_at <= now()) as due,
+        coalesce((j.options ->> 'before')::smallint, 0::smallint) as used
     from unnest($1::uuid[]) as released (id)
     cross join lateral (select * from flowrun.jobs where jobs.id = released.id offset 0) j
 ),
 now_ready as materialized (
-    insert into flowrun.ready (queue, priority, id, type)
-    select queue, priority, id, type from next where due
+    insert into flowrun.ready (queue, priority, id, type, attempt)
+    select queue, priority, id, type, used from next where due
     returning queue
 ),
 timed as materialized (
-    insert into flowrun.scheduled (id, run_at)
-    select id, greatest(clock_timestamp() + make_interval(secs => delay), run_at) from next
+    insert into flowrun.scheduled (id, run_at, attempt)
+    select id, greatest(clock_timestamp() + make_interval(secs => delay), run_at), used from next
     where not due
     returning id
 )

@@ -1,5 +1,5 @@
 -- Make ready what is due, at most $1 jobs.
--- Result: note 3 with a queue where something became ready; note 5 with the seconds until the next is due.
+-- Result: note 3 with a queue where something became ready; note 5 with the seconds until the next, or a deadline, is due.
 -- Index: scheduled_run_at. Locks: `scheduled` rows, skipping locked ones.
 with due as (
     delete from flowrun.scheduled
@@ -18,8 +18,13 @@ now_ready as materialized (
 select 3 as note, queue, null::float8 as seconds from now_ready group by queue
 union all
 select 5, null, (
-    select extract(epoch from run_at - clock_timestamp())::float8 from flowrun.scheduled
-    where (id in (select id from due)) is not true
-    order by run_at
-    limit 1
+    select extract(epoch from least(
+        (
+            select run_at from flowrun.scheduled
+            where (id in (select id from due)) is not true
+            order by run_at
+            limit 1
+        ),
+        (select due_at from flowrun.deadlines order by due_at limit 1)
+    ) - clock_timestamp())::float8
 )

@@ -1,29 +1,36 @@
 -- Write outcomes, of any kind.
 --   $1 uuid[] job  $2 smallint[] outcome  $3 smallint[] attempt  $4 text[] result (JSON)  $5 timestamptz[] started_at
 --   $6 uuid[] cause  $7 text[] error (JSON; of a skip with {parent} for the name of its cause)
+--   $8 boolean[] harmless: the flow can succeed all the same
 -- Result: id, outcome, optional of the jobs that had no outcome before. A failed or cancelled job that is not optional
--- spoils its flow.
+-- spoils its flow, unless it is a callback: that comes after it.
 -- Locks: only what it inserts; a job that another session is finishing right now is waited for, then left alone.
 with new as (
     insert into flowrun.finished (id, outcome, attempt, result, started_at, finished_at, spoils, cause, error)
     select
         u.id, u.outcome, u.attempt, u.result::jsonb, u.started_at, clock_timestamp(),
-        case when u.outcome = 3 or (u.outcome = 2 and not j.optional) then j.flow_id end,
+        case when not u.harmless and not j.callback and (u.outcome = 3 or (u.outcome = 2 and not j.optional)) then j.flow_id end,
         u.cause,
         case
             when u.cause is null then u.error
             else replace(u.error, '{parent}', substr(parent.name, 2, length(parent.name) - 2))
         end::jsonb
     from unnest(
-        $1::uuid[], $2::smallint[], $3::smallint[], $4::text[], $5::timestamptz[], $6::uuid[], $7::text[]
-    ) with ordinality as u (id, outcome, attempt, result, started_at, cause, error, place)
-    cross join lateral (select flow_id, optional from flowrun.jobs where jobs.id = u.id offset 0) j
+        $1::uuid[], $2::smallint[], $3::smallint[], $4::text[], $5::timestamptz[], $6::uuid[], $7::text[], $8::boolean[]
+    ) with ordinality as u (id, outcome, attempt, result, started_at, cause, error, harmless, place)
+    cross join lateral (
+        select flow_id, optional, coalesce(options ? 'callback', false) as callback
+        from flowrun.jobs where jobs.id = u.id offset 0
+    ) j
     left join lateral (
         select to_jsonb(coalesce(jobs.name, jobs.type))::text as name from flowrun.jobs where jobs.id = u.cause offset 0
     ) parent on u.cause is not null
     order by u.place
     on conflict (id) do nothing
     returning id, outcome
+),
+asked as (
+    delete from flowrun.cancels where id = any(array(select id from new))
 )
 select new.id, new.outcome, j.optional
 from new

@@ -11,6 +11,6 @@ select j.name, f.outcome, f.error
 from inside
 join flowrun.finished f on f.spoils = inside.id
 join flowrun.jobs j on j.id = f.id
-where j.kind = 0
+where j.kind in (0, 3, 5)
 and not exists (select from flowrun.edges ended where ended.parent_id = inside.id and ended.child_id = j.id)
 order by f.finished_at

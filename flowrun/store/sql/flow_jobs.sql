@@ -7,6 +7,7 @@ with recursive inside (id) as (
 )
 select
     s.id, s.flow_id, s.name, s.type, s.queue, s.priority, s.state, s.attempt, s.optional, s.created_at, s.run_at,
-    s.started_at, s.finished_at, s.worker, s.error_type, s.error, s.cause
+    s.started_at, s.finished_at, s.worker, s.error_type, s.error, s.cause, s.progress, s.progress_message,
+    s.cancel_requested, s.dispatched_by
 from inside join flowrun.job_status s on s.flow_id = inside.id
 order by s.id

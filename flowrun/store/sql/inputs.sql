@@ -10,7 +10,15 @@ with bounds as materialized (
     select
         array_agg(
             coalesce(
-                (select min(started_at) from flowrun.attempts where attempts.job_id = j.id),
+                (
+                    select min(attempts.started_at)
+                    from flowrun.attempts
+                    cross join lateral (
+                        select coalesce((options ->> 'before')::smallint, 0) as before
+                        from flowrun.jobs where jobs.id = j.id offset 0
+                    ) again
+                    where attempts.job_id = j.id and attempts.attempt > again.before
+                ),
                 (select claimed_at from flowrun.leases where worker_id = $5 and n = j.lease),
                 'infinity'
             ) order by j.place
@@ -27,6 +35,11 @@ union all
 select 1, u.id, s.outcome, null, null
 from unnest($6::uuid[]) as u (id)
 cross join lateral (
-    select min(outcome) as outcome from flowrun.finished where finished.spoils = u.id
+    select min(outcome) as outcome
+    from (
+        select outcome from flowrun.finished where finished.spoils = u.id
+        union all
+        select 3 from flowrun.cancels where cancels.id = u.id
+    ) spoilt
 ) s
 where s.outcome is not null

@@ -5,28 +5,31 @@
 --   $15 uuid[] parent  $16 uuid[] child  $17 smallint[] condition
 --   $18 uuid[] blocked  $19 integer[] need  $20 integer[] open
 --   $21 uuid[] flow  $22 uuid root  $23 text[] flow name  $24 text[] flow tags (array literals)
---   $25 uuid[] jobs that wait for nothing
+--   $25 uuid the job whose handler dispatched it  $26 uuid[] jobs that wait for nothing
+--   $27 text[] parents (array literals)
 -- Result: one row if the flow was new; none if it had been written before (same ids after an ambiguous commit).
 -- Locks: only what it inserts. `flows` goes first and decides: a repeat waits for, and finds, the first one's row.
 with flow as (
-    insert into flowrun.flows (id, root_id, name, tags)
-    select u.id, $22, u.name, u.tags::text[]
+    insert into flowrun.flows (id, root_id, name, tags, dispatched_by)
+    select u.id, $22, u.name, u.tags::text[], $25
     from unnest($21::uuid[], $23::text[], $24::text[]) as u (id, name, tags)
     on conflict (id) do nothing
     returning id
 ),
 new as (
     insert into flowrun.jobs (
-        id, flow_id, kind, name, queue, type, args, sources, bindings, priority, optional, delay, run_at, options
+        id, flow_id, kind, name, queue, type, args, sources, bindings, priority, optional, delay, run_at, options,
+        parents
     )
     select
         u.id, u.flow_id, u.kind, u.name, u.queue, u.type, u.args::jsonb, u.sources::uuid[], u.bindings::jsonb,
-        u.priority, u.optional, u.delay, u.run_at, u.options::jsonb
+        u.priority, u.optional, u.delay, u.run_at, u.options::jsonb, u.parents::uuid[]
     from unnest(
         $1::uuid[], $2::uuid[], $3::smallint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-        $9::text[], $10::smallint[], $11::boolean[], $12::float8[], $13::timestamptz[], $14::text[]
+        $9::text[], $10::smallint[], $11::boolean[], $12::float8[], $13::timestamptz[], $14::text[], $27::text[]
     ) as u (
-        id, flow_id, kind, name, queue, type, args, sources, bindings, priority, optional, delay, run_at, options
+        id, flow_id, kind, name, queue, type, args, sources, bindings, priority, optional, delay, run_at, options,
+        parents
     )
     where exists (select from flow where flow.id = $22)
     returning id, queue, type, priority, delay, run_at
@@ -44,7 +47,7 @@ counter as (
     where exists (select from flow where flow.id = $22)
 ),
 free as (
-    select new.* from new where (new.id in (select unnest($25::uuid[]))) is true
+    select new.* from new where (new.id in (select unnest($26::uuid[]))) is true
 ),
 timed as (
     insert into flowrun.scheduled (id, run_at)

@@ -1,21 +1,22 @@
 -- The part of a graph that the end of some jobs can change: their own edges, and, behind every child that may now be
 -- skipped, all edges further down.
 --   $1 uuid[] jobs that ended  $2 smallint[] outcome  $3 boolean[] optional
--- Result: edges (parent_id, child_id, condition).
+-- Result: edges (parent_id, child_id, condition, passed: whether the parent's result is as the edge asks, rivals).
 -- Reads only. Locks come next, by lock_blocked.sql.
 with recursive ended as (
     select * from unnest($1::uuid[], $2::smallint[], $3::boolean[]) as u (id, outcome, optional)
 ),
 own as (
     select
-        e.parent_id, e.child_id, e.condition,
+        e.parent_id, e.child_id, e.condition, e.test,
         e.condition = 2
         or (e.condition = 1 and ended.outcome = 2)
         or (e.condition = 3 and ended.outcome = 1)
-        or (e.condition = 0 and (ended.outcome = 1 or (ended.outcome = 2 and ended.optional))) as satisfied
+        or (e.condition = 4 and ended.outcome = 3)
+        or (e.condition in (0, 4) and (ended.outcome = 1 or (ended.outcome = 2 and ended.optional))) as satisfied
     from ended
     cross join lateral (
-        select parent_id, child_id, condition from flowrun.edges where edges.parent_id = ended.id offset 0
+        select parent_id, child_id, condition, test from flowrun.edges where edges.parent_id = ended.id offset 0
     ) e
 ),
 below (id) as (
@@ -24,11 +25,52 @@ below (id) as (
     select e.child_id
     from below
     cross join lateral (select child_id from flowrun.edges where edges.parent_id = below.id offset 0) e
+),
+found as (
+    select parent_id, child_id, condition, test from own
+    union
+    select e.parent_id, e.child_id, e.condition, e.test
+    from below
+    cross join lateral (
+        select parent_id, child_id, condition, test from flowrun.edges where edges.parent_id = below.id offset 0
+    ) e
 )
-select parent_id, child_id, condition from own
-union
-select e.parent_id, e.child_id, e.condition
-from below
-cross join lateral (
-    select parent_id, child_id, condition from flowrun.edges where edges.parent_id = below.id offset 0
-) e
+select
+    found.parent_id,
+    found.child_id,
+    coalesce((found.test ->> 'on')::smallint, found.condition) as condition,
+    case when found.test ? 'op' then coalesce(answer.passed, false) else true end as passed,
+    case
+        when found.test ? 'rivals' then array(select jsonb_array_elements_text(found.test -> 'rivals')::uuid)
+    end as rivals
+from found
+left join lateral (
+    select
+        case found.test ->> 'op'
+            when '==' then x.got = x.value
+            when '!=' then x.got <> x.value
+            when 'in' then exists (select from jsonb_array_elements(x.value) as one (value) where one.value = x.got)
+            when 'not in' then
+                not exists (select from jsonb_array_elements(x.value) as one (value) where one.value = x.got)
+            when 'contains' then case jsonb_typeof(x.got)
+                when 'string' then strpos(x.got #>> '{}', x.value #>> '{}') > 0
+                when 'array' then exists (select from jsonb_array_elements(x.got) as one (value) where one.value = x.value)
+                when 'object' then x.got ? (x.value #>> '{}')
+            end
+            else jsonb_typeof(x.got) = jsonb_typeof(x.value) and jsonb_typeof(x.got) in ('number', 'string')
+                and case found.test ->> 'op'
+                    when '<' then x.got < x.value
+                    when '<=' then x.got <= x.value
+                    when '>' then x.got > x.value
+                    when '>=' then x.got >= x.value
+                end
+        end as passed
+    from (
+        select
+            coalesce(f.result #> array(select jsonb_array_elements_text(found.test -> 'path')), 'null') as got,
+            found.test -> 'value' as value
+        from flowrun.finished f
+        where f.id = found.parent_id and f.outcome = 1
+        offset 0
+    ) x
+) answer on found.test ? 'op'

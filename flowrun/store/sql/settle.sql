@@ -4,7 +4,8 @@
 --   $4 uuid[] job  $5 bigint[] its lease  $6 smallint[] its attempt  $7 text[] its result (JSON)
 --   $8 integer handoff limit  $9 bigint number of the handoff's lease  $10 text[] queues and $11 text[] types of this worker
 -- Result: rows tagged `note`: 0 a job handed off (its definition), 1 a job that must be settled the slow way because
--- success leaves one of its edges unsatisfied, 2 a job that is settled now, 3 a queue where something became ready,
+-- success may leave one of its edges unsatisfied, or because this statement's snapshot may lack one of them (its lease
+-- was touched), 2 a job that is settled now, 3 a queue where something became ready,
 -- 4 something became scheduled. A job of the batch that is neither 1 nor 2 was not this worker's any more: late.
 -- Index: every look-up goes by primary key through a lateral or an array, so that no statistics can change the plan.
 -- `done` is a full join for the same reason: only hashing (or sorting) can do one, where statistics of single-job leases
@@ -16,16 +17,17 @@
 -- changed: joined one by one, two parents in one batch would count once. And by parent before that: a job sent twice in
 -- one batch counts once.
 with held as materialized (
-    select n, claimed_at, jobs, attempts from flowrun.leases
+    select n, claimed_at, jobs, attempts, touched from flowrun.leases
     where worker_id = $1 and n = any($2)
     order by n
     for update
 ),
 mine as materialized (
-    select held.n, held.claimed_at, u.id, u.attempt from held, unnest(held.jobs, held.attempts) as u (id, attempt)
+    select held.n, held.claimed_at, held.touched, u.id, u.attempt
+    from held, unnest(held.jobs, held.attempts) as u (id, attempt)
 ),
 done as materialized (
-    select d.id, d.n, d.attempt, d.result, mine.claimed_at
+    select d.id, d.n, d.attempt, d.result, mine.claimed_at, mine.touched
     from unnest($4::uuid[], $5::bigint[], $6::smallint[], $7::text[]) as d (id, n, attempt, result)
     full join mine on mine.id = d.id and mine.n = d.n and mine.attempt = d.attempt
     where coalesce(mine.id = d.id, false)
@@ -38,7 +40,9 @@ edge as materialized (
     ) e
 ),
 slow as materialized (
-    select parent_id, n from edge where condition = 1 group by parent_id, n
+    select parent_id, n from edge where condition = 1 or condition >= 5
+    union
+    select id, n from done where touched
 ),
 spent as (
     delete from flowrun.leases where worker_id = $1 and n = any($3) and n not in (select n from slow)
@@ -75,7 +79,10 @@ released as materialized (
     returning id
 ),
 next as materialized (
-    select j.*, j.delay is null and (j.run_at is null or j.run_at <= now()) as due
+    select
+        j.*,
+        j.delay is null and (j.run_at is null or j.run_at <= now()) as due,
+        case when j.options is null then 0::smallint else coalesce((j.options ->> 'before')::smallint, 0::smallint) end as used
     from released
     cross join lateral (select * from flowrun.jobs where jobs.id = released.id offset 0) j
 ),
@@ -87,23 +94,23 @@ handoff as materialized (
 ),
 lease as (
     insert into flowrun.leases (worker_id, n, claimed_at, jobs, attempts)
-    select $1, $9, clock_timestamp(), array_agg(id), array_agg(1::smallint) from handoff
+    select $1, $9, clock_timestamp(), array_agg(id), array_agg((used + 1)::smallint) from handoff
     having count(*) > 0
 ),
 now_ready as materialized (
-    insert into flowrun.ready (queue, priority, id, type)
-    select queue, priority, id, type from next
+    insert into flowrun.ready (queue, priority, id, type, attempt)
+    select queue, priority, id, type, used from next
     where due and next.id not in (select id from handoff)
     returning queue
 ),
 timed as materialized (
-    insert into flowrun.scheduled (id, run_at)
-    select id, greatest(clock_timestamp() + make_interval(secs => delay), run_at) from next
+    insert into flowrun.scheduled (id, run_at, attempt)
+    select id, greatest(clock_timestamp() + make_interval(secs => delay), run_at), used from next
     where not due
     returning id
 )
 select
-    0 as note, id, 1::smallint as attempt, flow_id, kind, name, queue, type, args, sources, bindings, priority, options
+    0 as note, id, (used + 1)::smallint as attempt, flow_id, kind, name, queue, type, args, sources, bindings, priority, options
 from handoff
 union all
 select 1, parent_id, null, null, null, null, null, null, null, null, null, null, null from slow

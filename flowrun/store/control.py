@@ -1,0 +1,335 @@
+"""What people do to jobs and flows: cancel, retry, resolve, skip, signal, add. Each in one transaction, with a note."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias
+from uuid import UUID
+
+from flowrun import codec, mint
+from flowrun.core.again import Again, Stored, again, failed, undo
+from flowrun.core.cascade import Counters, Edge, Ended
+from flowrun.core.growth import Growth
+from flowrun.core.states import Condition, Kind, Outcome
+from flowrun.errors import InvalidArguments, NotFound, NotPossible
+from flowrun.store import gates, grow, stop
+from flowrun.store.finish import Final, Settled, cancel, finish, follow, write
+from flowrun.store.pool import Connection
+from flowrun.store.statement import Statements
+
+Cancelled: TypeAlias = Literal["cancelled", "requested", "too late"]
+
+
+class By(NamedTuple):
+    """Who does something, and why: kept with what was done."""
+
+    actor: str | None = None
+    reason: str | None = None
+
+
+@dataclass(slots=True)
+class _Graph:
+    """A whole flow, as it stands."""
+
+    root: UUID
+    rows: dict[UUID, Any] = field(default_factory=dict)
+    jobs: dict[UUID, Stored[UUID]] = field(default_factory=dict)
+    edges: list[Edge[UUID]] = field(default_factory=list)
+
+
+async def cancel_job(
+    connection: Connection, sql: Statements, id: UUID, by: By, settled: Settled, *, compensate: bool = True
+) -> Cancelled:
+    """Cancel a job, or a flow (by its id) with all that is in it."""
+    async with connection.transaction(isolation="read_committed"):
+        root = await _lock(connection, sql, id)
+        found = await connection.fetchrow(sql["kind_of"], id)
+        if found is None:
+            raise NotFound(f"no job or flow {id} is stored")
+        kind, _, ended, _ = found
+        if ended:
+            return "too late"
+        ends: dict[UUID, Ended] = {}
+        if kind == Kind.END and not compensate:
+            undoing = [row[0] for row in await connection.fetch(sql["compensations"], id)]
+            ends = await cancel(connection, sql, undoing, settled, reason="not to be compensated", harmless=True)
+        if root is not None and kind != Kind.END:
+            await _hold_parents(connection, sql, root, id)
+        ends |= await cancel(connection, sql, [id], settled, reason=by.reason, actor=by.actor)
+        await follow(connection, sql, ends, settled)
+        if kind == Kind.END:
+            await _ask_again(connection, sql, id, settled)
+        await note(connection, sql, root, id, "cancel", by)
+    return "requested" if settled.interrupt else "cancelled"
+
+
+async def _ask_again(connection: Connection, sql: Statements, flow: UUID, settled: Settled) -> None:
+    """An end (or verdict) that is about to say how the flow went says it again, knowing that it was cancelled."""
+    closing = [flow, *(row[0] for row in await connection.fetch(sql["verdict_of"], flow))]
+    leased = {row[1] for row in await connection.fetch(sql["touch_leases"], closing)}
+    late = [row[0] for row in await connection.fetch(sql["unfinished"], list(leased))]
+    await connection.execute(sql["recall"], late)
+    settled.read(await connection.fetch(sql["release_again"], late))
+
+
+async def signal(
+    connection: Connection, sql: Statements, flow: UUID, name: str, value: Any, by: By, settled: Settled
+) -> bool:
+    """Send a signal to a flow; False if one of that name came before."""
+    async with connection.transaction(isolation="read_committed"):
+        root = await _lock_flow(connection, sql, flow)
+        known = {row[0]: codec.load(row[1]) for row in await connection.fetch(sql["flow_gates"], root)}
+        if name not in known:
+            there = f"its gates wait for {', '.join(map(repr, known))}" if known else "it has no gates"
+            raise NotFound(f"flow {flow} waits for no signal {name!r}; {there}")
+        answers = known[name].get("answers")
+        if answers is not None and value not in answers:
+            raise InvalidArguments(f"signal {name!r} takes one of {', '.join(map(repr, answers))}; got {value!r}")
+        text = codec.dump(value)
+        came = await gates.signal(connection, sql, root, name, text, by.actor, settled)
+        if came:
+            await note(connection, sql, root, None, "signal", by, {"signal": name, "value": value})
+    return came
+
+
+async def add(connection: Connection, sql: Statements, growth: Growth, by: By, settled: Settled) -> dict[UUID, str]:
+    """Add nodes to an open flow; their names by id."""
+    async with connection.transaction(isolation="read_committed"):
+        root = await _lock_flow(connection, sql, growth.flow_id)
+        names = await grow.grow(connection, sql, growth, settled)
+        shown = [name for name in names.values() if not name.startswith("(")]
+        await note(connection, sql, root, None, "add", by, {"nodes": shown})
+    return names
+
+
+async def retry(
+    connection: Connection, sql: Statements, flow: UUID, args: Mapping[UUID, str], by: By, settled: Settled
+) -> int:
+    """Run the failed jobs of a flow again, and what was skipped because of them; how many failed jobs there were."""
+    async with connection.transaction(isolation="read_committed"):
+        root = await _lock_flow(connection, sql, flow)
+        graph = await _load(connection, sql, root)
+        inside = graph.jobs if flow == root else _below(graph, flow)
+        first = failed(inside)
+        if not first:
+            return 0
+        await _run_again(connection, sql, graph, first, settled, args)
+        await note(connection, sql, root, None if flow == root else flow, "retry", by)
+    return len(first)
+
+
+async def retry_job(
+    connection: Connection, sql: Statements, id: UUID, args: str | None, by: By, settled: Settled
+) -> None:
+    """Run one job again that failed or was cancelled. Raises NotPossible for any other."""
+    async with connection.transaction(isolation="read_committed"):
+        root = await _lock(connection, sql, id)
+        if root is None:
+            ended = await connection.fetchrow(sql["kind_of"], id)
+            if ended is None:
+                raise NotFound(f"no job {id} is stored")
+            if ended[2] not in (Outcome.FAILED, Outcome.CANCELLED):
+                raise NotPossible(f"job {id} has not failed: there is nothing to retry")
+            await _edit(connection, sql, {id: args} if args is not None else {})
+            await connection.execute(sql["undo"], [id])
+            settled.read(await connection.fetch(sql["release_again"], [id]))
+        else:
+            graph = await _load(connection, sql, root)
+            if graph.jobs[id].outcome not in (Outcome.FAILED, Outcome.CANCELLED):
+                raise NotPossible(f"job {id} has not failed: there is nothing to retry")
+            await _run_again(connection, sql, graph, {id}, settled, {id: args} if args is not None else {})
+        await note(connection, sql, root, id, "retry", by)
+
+
+async def decide(
+    connection: Connection, sql: Statements, id: UUID, outcome: Outcome, result: str | None, by: By, settled: Settled
+) -> None:
+    """Give a job an outcome by hand, whatever state it is in: succeeded with a result, or skipped.
+
+    What was skipped because it failed is decided again. Raises NotPossible if it has succeeded.
+    """
+    verb = "resolve" if outcome is Outcome.SUCCEEDED else "skip"
+    error = None if outcome is Outcome.SUCCEEDED else stop.words(by.reason, by.actor or "an operator")
+    async with connection.transaction(isolation="read_committed"):
+        root = await _lock(connection, sql, id)
+        found = await connection.fetchrow(sql["kind_of"], id)
+        if found is None:
+            raise NotFound(f"no job {id} is stored")
+        if found[2] == Outcome.SUCCEEDED or (found[2] == Outcome.SKIPPED and outcome is Outcome.SKIPPED):
+            raise NotPossible(f"job {id} has {Outcome(found[2]).name.lower()} already")
+        if found[0] not in (Kind.HANDLER, Kind.GATE, Kind.SLEEP, Kind.MAP):
+            raise NotPossible(f"{found[1]!r} is a flow: resolve or skip the nodes in it")
+        attempt = found[3] or 0
+        if found[2] is not None and root is not None:
+            graph = await _load(connection, sql, root)
+            await _run_again(connection, sql, graph, {id}, settled, {}, held={id})
+        elif found[2] is not None:
+            await connection.execute(sql["undo"], [id])
+        else:
+            if root is not None:
+                await _hold_parents(connection, sql, root, id)
+            stopped = await stop.find(connection, sql, [id])
+            settled.interrupt.extend(stopped.running)
+            attempt = stopped.withdrawn.get(id, 1)
+        await finish(connection, sql, [Final(id, outcome, attempt, result, error=error)], settled)
+        await note(connection, sql, root, id, verb, by)
+
+
+async def overdue(connection: Connection, sql: Statements, settled: Settled) -> None:
+    """Deal with what should have started, or ended, by now."""
+    async with connection.transaction(isolation="read_committed"):
+        rows = await connection.fetch(sql["overdue"])
+        for id, kind in rows:
+            with suppress(NotFound):
+                if kind == 0:
+                    await _start_too_late(connection, sql, id, settled)
+                else:
+                    await cancel_job(connection, sql, id, By(reason="its deadline is over"), settled)
+
+
+async def note(
+    connection: Connection,
+    sql: Statements,
+    flow: UUID | None,
+    job: UUID | None,
+    verb: str,
+    by: By,
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    """Keep what was done."""
+    stored = None if detail is None else codec.dump(detail)
+    await connection.execute(sql["audit"], mint.job_id(), flow, job, verb, by.actor, by.reason, stored)
+
+
+async def _start_too_late(connection: Connection, sql: Statements, id: UUID, settled: Settled) -> None:
+    root = await _lock(connection, sql, id)
+    if root is not None:
+        await _hold_parents(connection, sql, root, id)
+    leased = await connection.fetchval(sql["not_started"], id)
+    if leased:
+        await connection.execute(sql["mark_late"], id)
+    elif leased is not None:
+        stopped = await stop.find(connection, sql, [id])
+        late = codec.dump({"type": "flowrun.StartedTooLate", "message": "its first attempt did not begin by start_by"})
+        finals = [Final(job, Outcome.FAILED, attempt, error=late) for job, attempt in stopped.withdrawn.items()]
+        await finish(connection, sql, finals, settled)
+
+
+async def _run_again(
+    connection: Connection,
+    sql: Statements,
+    graph: _Graph,
+    first: set[UUID],
+    settled: Settled,
+    args: Mapping[UUID, str],
+    held: AbstractSet[UUID] = frozenset(),
+) -> None:
+    """Undo ``first`` and what hangs on it, and let it run again, but for what is ``held``."""
+    if any(row["compensates"] and row["outcome"] in (1, 2) for row in graph.rows.values()):
+        raise NotPossible("what the flow did was compensated: dispatch it again instead")
+    # What has not ended is held where it stands; then all is read once more, and stays as it is read.
+    await stop.find(connection, sql, [id for id, job in graph.jobs.items() if job.outcome is None], withdraw=False)
+    graph = await _load(connection, sql, graph.root)
+    undone = undo(graph.jobs, graph.edges, first)
+    closed = [(id, graph.jobs[id].closes) for id in undone if _waited_for(graph, id)]
+    await connection.execute(sql["close_after"], [id for id, _ in closed], [end for _, end in closed])
+    graph.edges = await _edges(connection, sql, graph)
+    undone = undo(graph.jobs, graph.edges, first)
+    recalled = [id for id in undone if graph.jobs[id].outcome is None]
+    await connection.fetch(sql["withdraw"], recalled)
+    await connection.execute(sql["recall"], recalled)
+    plan = again(graph.jobs, graph.edges, undone, held)
+    await _edit(connection, sql, args)
+    await _write(connection, sql, plan, settled)
+
+
+async def _write(connection: Connection, sql: Statements, plan: Again[UUID], settled: Settled) -> None:
+    await connection.execute(sql["undo"], list(plan.undone))
+    await connection.execute(
+        sql["block_again"],
+        list(plan.blocked),
+        [counters.need for counters in plan.blocked.values()],
+        [counters.open for counters in plan.blocked.values()],
+    )
+    settled.read(await connection.fetch(sql["release_again"], plan.released))
+    skips = [
+        Final(id, Outcome.SKIPPED, 0, cause=skip.cause, error='{"message":"skipped again, because of {parent}"}')
+        for id, skip in plan.skipped.items()
+    ]
+    await write(connection, sql, skips, settled)
+
+
+async def _edit(connection: Connection, sql: Statements, args: Mapping[UUID, str]) -> None:
+    for id, text in args.items():
+        await connection.execute(sql["edit_args"], id, text)
+
+
+def _waited_for(graph: _Graph, id: UUID) -> bool:
+    """Whether the end of its flow waits for a job of this kind."""
+    row = graph.rows[id]
+    job = graph.jobs[id]
+    return job.closes is not None and not row["callback"] and not row["compensates"] and job.kind is not Kind.VERDICT
+
+
+def _below(graph: _Graph, flow: UUID) -> dict[UUID, Stored[UUID]]:
+    """The jobs of a flow inside, and of those inside it."""
+    flows = {flow}
+    while True:
+        more = {id for id, job in graph.jobs.items() if job.kind is Kind.END and job.flow_id in flows} - flows
+        if not more:
+            return {id: job for id, job in graph.jobs.items() if job.flow_id in flows}
+        flows |= more
+
+
+async def _hold_parents(connection: Connection, sql: Statements, root: UUID, id: UUID) -> None:
+    """What a job waits for may go on when the job is decided: the end of the flow must wait for it."""
+    graph = await _load(connection, sql, root)
+    parents = [edge.parent for edge in graph.edges if edge.child == id and graph.jobs[edge.parent].outcome is None]
+    if parents:
+        await stop.find(connection, sql, parents, withdraw=False)
+        still = [row[0] for row in await connection.fetch(sql["unfinished"], parents)]
+        await stop.hold_open(connection, sql, [one for one in still if _waited_for(graph, one)])
+
+
+async def _load(connection: Connection, sql: Statements, root: UUID) -> _Graph:
+    graph = _Graph(root)
+    for row in await connection.fetch(sql["flow_graph_jobs"], root):
+        waiting = None if row["waiting_need"] is None else Counters(row["waiting_need"], row["waiting_open"])
+        outcome = None if row["outcome"] is None else Outcome(row["outcome"])
+        graph.rows[row["id"]] = row
+        graph.jobs[row["id"]] = Stored(
+            Kind(row["kind"]),
+            row["flow_id"],
+            outcome,
+            row["optional"],
+            row["spoils"],
+            row["need"],
+            waiting,
+            row["closes"],
+        )
+    graph.edges = await _edges(connection, sql, graph)
+    return graph
+
+
+async def _edges(connection: Connection, sql: Statements, graph: _Graph) -> list[Edge[UUID]]:
+    found = await connection.fetch(sql["flow_graph_edges"], list(graph.jobs))
+    return [
+        Edge(parent, child, Condition(condition), passed, rivals or ())
+        for parent, child, condition, passed, rivals in found
+    ]
+
+
+async def _lock(connection: Connection, sql: Statements, id: UUID) -> UUID | None:
+    """Lock the outermost flow of a job (or a flow); None: the job has no flow."""
+    flow = await connection.fetchval(sql["flow_of"], id)
+    return None if flow is None else await _lock_flow(connection, sql, flow)
+
+
+async def _lock_flow(connection: Connection, sql: Statements, flow: UUID) -> UUID:
+    roots = await grow.lock(connection, sql, [flow])
+    if flow not in roots:
+        raise NotFound(f"no flow {flow} is stored")
+    return roots[flow]

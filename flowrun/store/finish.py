@@ -1,0 +1,224 @@
+"""Outcomes, and all that follows from them: children released, skipped, cancelled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from flowrun.core.attempt import Claimed
+from flowrun.core.cascade import Counters, Edge, Ended, decide
+from flowrun.core.states import Condition, Outcome
+from flowrun.store import stop
+from flowrun.store.pool import Connection
+from flowrun.store.statement import Statements
+
+
+@dataclass(slots=True)
+class Settled:
+    """What a settle, or whatever else ends jobs, did."""
+
+    handoff: list[Claimed] = field(default_factory=list)
+    slow: list[UUID] = field(default_factory=list)
+    """Jobs that success leaves with an unsatisfied edge: nothing is done yet, they go the slow way."""
+    ids: list[UUID] = field(default_factory=list)
+    """Jobs that have their outcome now, skipped ones included."""
+    queues: set[str] = field(default_factory=set)
+    """Queues in which something became ready."""
+    scheduled: bool = False
+    """Whether something was put off to a later moment."""
+    interrupt: list[UUID] = field(default_factory=list)
+    """Running jobs that were asked to stop."""
+
+    def read(self, rows: Iterable[Any]) -> None:
+        """Take in the notes that again.sql and cascade.sql answer with."""
+        for note, queue in rows:
+            if note == 3:
+                self.queues.add(queue)
+            else:
+                self.scheduled = True
+
+
+class Final(NamedTuple):
+    """A row of ``finished`` to be."""
+
+    id: UUID
+    outcome: Outcome
+    attempt: int
+    result: str | None = None
+    started_at: datetime | None = None
+    cause: UUID | None = None
+    error: str | None = None
+    harmless: bool = False
+    """Does not keep its flow from succeeding."""
+
+
+async def finish(connection: Connection, sql: Statements, finals: Sequence[Final], settled: Settled) -> None:
+    """Write outcomes and all that follows from them. The caller holds the transaction and owns the jobs."""
+    await follow(connection, sql, await write(connection, sql, finals, settled), settled)
+
+
+async def write(
+    connection: Connection, sql: Statements, finals: Sequence[Final], settled: Settled
+) -> dict[UUID, Ended]:
+    """Write outcomes; those that were written, for :func:`follow`. One that was there before stays."""
+    if not finals:
+        return {}
+    columns = [list(column) for column in zip(*finals, strict=True)]
+    rows = await connection.fetch(sql["finish"], *columns)
+    settled.ids.extend(row[0] for row in rows)
+    return {row[0]: Ended(Outcome(row[1]), row[2]) for row in rows}
+
+
+async def follow(
+    connection: Connection,
+    sql: Statements,
+    ended: Mapping[UUID, Ended],
+    settled: Settled,
+    only: frozenset[UUID] | None = None,
+) -> None:
+    """All that follows from jobs' ends; ``only``: of their own children, none but these.
+
+    Jobs that lose a race are cancelled, and what follows from that follows too, until nothing does any more.
+    """
+    while ended:
+        edges = await _reach(connection, sql, ended, only)
+        if not edges:
+            return
+        losers, edges = await _decide(connection, sql, ended, edges, settled, only)
+        only = None
+        siblings = await _siblings(connection, sql, ended, edges)
+        ended = {}
+        for ids, reason in ((losers, "another won the race"), (siblings, "another item of the map failed")):
+            if ids:
+                ended |= await cancel(connection, sql, ids, settled, reason=reason, harmless=True)
+
+
+async def cancel(
+    connection: Connection,
+    sql: Statements,
+    ids: Sequence[UUID],
+    settled: Settled,
+    *,
+    reason: str | None,
+    actor: str | None = None,
+    harmless: bool = False,
+) -> dict[UUID, Ended]:
+    """Cancel what waits, ask what runs to stop; those that ended by it, for :func:`follow`."""
+    stopped = await stop.stop(connection, sql, ids, reason=reason, actor=actor, harmless=harmless)
+    settled.interrupt.extend(stopped.running)
+    return await write(
+        connection,
+        sql,
+        [
+            Final(id, Outcome.CANCELLED, attempt, error=stop.words(reason, actor), harmless=harmless)
+            for id, attempt in stopped.withdrawn.items()
+        ],
+        settled,
+    )
+
+
+async def come_back(
+    connection: Connection, sql: Statements, jobs: Sequence[tuple[UUID, int, float]], settled: Settled
+) -> list[Final]:
+    """Put jobs (id, attempts used, seconds from now) back where they wait. The caller holds the transaction.
+
+    Those that were asked to stop do not come back: they are returned, to be finished.
+    """
+    if not jobs:
+        return []
+    # Not the end of a flow that is being cancelled: it has to find out what became of the flow.
+    finals = await stopped_instead(connection, sql, [(id, used) for id, used, _ in jobs], flows=False)
+    gone = {final.id for final in finals}
+    left = [job for job in jobs if job[0] not in gone]
+    if left:
+        settled.read(await connection.fetch(sql["again"], *map(list, zip(*left, strict=True))))
+    return finals
+
+
+async def stopped_instead(
+    connection: Connection, sql: Statements, jobs: Sequence[tuple[UUID, int]], *, flows: bool = True
+) -> list[Final]:
+    """Of jobs (id, attempt), those that were asked to stop, as cancelled; ``flows``: also the ends of flows."""
+    attempts = dict(jobs)
+    return [
+        Final(id, Outcome.CANCELLED, attempts[id], error=stop.words(reason, actor), harmless=harmless)
+        for id, reason, actor, harmless, is_flow in await connection.fetch(sql["cancel_requests"], list(attempts))
+        if flows or not is_flow
+    ]
+
+
+async def _reach(
+    connection: Connection, sql: Statements, ended: Mapping[UUID, Ended], only: frozenset[UUID] | None
+) -> list[Edge[UUID]]:
+    """The edges that the ends of jobs can matter to."""
+    found = await connection.fetch(
+        sql["reach"],
+        list(ended),
+        [int(end.outcome) for end in ended.values()],
+        [end.optional for end in ended.values()],
+    )
+    return [
+        Edge(parent, child, Condition(condition), passed, tuple(rivals or ()))
+        for parent, child, condition, passed, rivals in found
+        if only is None or parent not in ended or child in only
+    ]
+
+
+async def _decide(
+    connection: Connection,
+    sql: Statements,
+    ended: Mapping[UUID, Ended],
+    edges: list[Edge[UUID]],
+    settled: Settled,
+    only: frozenset[UUID] | None,
+) -> tuple[list[UUID], list[Edge[UUID]]]:
+    """Decide and write; the losers of races, and the edges it was decided by."""
+    while True:
+        locked = await connection.fetch(sql["lock_blocked"], list({edge.child for edge in edges}))
+        # While these locks were waited for, somebody may have tied more to a job that is to be skipped.
+        again = await _reach(connection, sql, ended, only)
+        if set(again) == set(edges):
+            break
+        edges = again
+    cascade = decide(ended, edges, {id: Counters(need, open) for id, need, open in locked})
+    settled.read(
+        await connection.fetch(
+            sql["cascade"],
+            cascade.released,
+            list(cascade.skipped),
+            list(cascade.waiting),
+            [counters.need for counters in cascade.waiting.values()],
+            [counters.open for counters in cascade.waiting.values()],
+        )
+    )
+    skips = [
+        Final(id, Outcome.SKIPPED, 0, cause=skip.cause, error=_reason(skip.outcome, skip.condition))
+        for id, skip in cascade.skipped.items()
+    ]
+    await write(connection, sql, skips, settled)
+    return list(cascade.losers), edges
+
+
+async def _siblings(
+    connection: Connection, sql: Statements, ended: Mapping[UUID, Ended], edges: Sequence[Edge[UUID]]
+) -> list[UUID]:
+    """The other items of a map of which one has failed, where the map asks for that."""
+    failed = {id for id, end in ended.items() if end.outcome is Outcome.FAILED and not end.optional}
+    maps = {edge.child for edge in edges if edge.parent in failed and edge.condition is Condition.FINISHED}
+    if not maps:
+        return []
+    return [row[0] for row in await connection.fetch(sql["siblings"], list(maps))]
+
+
+_PASSIVE = (Outcome.CANCELLED, Outcome.SKIPPED)
+
+
+def _reason(outcome: Outcome, condition: Condition) -> str:
+    if outcome is Outcome.SUCCEEDED and condition is not Condition.FAILED:
+        return '{"message":"its parent {parent} succeeded with another result than it was to have"}'
+    ended = "was " + outcome.name.lower() if outcome in _PASSIVE else outcome.name.lower()
+    wanted = {Condition.FAILED: "fail", Condition.FINISHED: "finish"}.get(condition, "succeed")
+    return f'{{"message":"its parent {{parent}} {ended}; it was to {wanted}"}}'

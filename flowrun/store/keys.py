@@ -1,0 +1,125 @@
+"""Keys: who has one, and who gets it.
+
+A key is taken by inserting it and looking afterwards, never by catching a unique violation: nothing here aborts the
+transaction it runs in. Key and job are written in one transaction, so whoever sees a key sees its job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+from flowrun.core.plan import KeyRow
+from flowrun.errors import DuplicateKey
+from flowrun.store.callers import Caller
+from flowrun.store.statement import Statements
+
+
+class Held(NamedTuple):
+    """A key that is there already, wanted again."""
+
+    wanted: KeyRow
+    old: UUID
+    """Who has it."""
+
+
+async def take(caller: Caller, sql: Statements, keys: Sequence[KeyRow]) -> dict[UUID, UUID]:
+    """Give ``keys`` to the jobs and flows they are for; by id of those that are duplicates, who has the key.
+
+    Runs in the transaction that then writes the rest. What was replaced is removed. Raises DuplicateKey. Harmless when
+    sent again with the same ids: a key that has been given already is no duplicate.
+    """
+    taking: dict[tuple[str, str], KeyRow] = {}
+    repeated: list[Held] = []
+    for key in keys:
+        first = taking.setdefault(key[:2], key)
+        if first is not key:
+            repeated.append(Held(key, first.id))
+    duplicates: dict[UUID, UUID] = {}
+    pending = list(taking.values())
+    while pending:
+        pending = await _round(caller, sql, pending, duplicates)
+    for again, first_id in repeated:
+        _duplicate(again, duplicates.get(first_id, first_id), duplicates)
+    return duplicates
+
+
+async def _round(caller: Caller, sql: Statements, keys: Sequence[KeyRow], duplicates: dict[UUID, UUID]) -> list[KeyRow]:
+    """Take what is free, decide about the rest; those about which others changed their mind meanwhile come back."""
+    scopes, names, ids, _, ttls = _columns(keys)
+    taken = {(row[0], row[1]) for row in await caller.fetch(sql["take_keys"], scopes, names, ids, ttls)}
+    left = [key for key in keys if key[:2] not in taken]
+    if not left:
+        return []
+    there = {
+        (row[0], row[1]): (_uuid(row[2]), row[3]) for row in await caller.fetch(sql["held_keys"], *_columns(left)[:2])
+    }
+    moved: list[KeyRow] = []
+    free: list[Held] = []
+    replacing: list[Held] = []
+    for key in left:
+        if key[:2] not in there:
+            moved.append(key)
+            continue
+        old, held = there[key[:2]]
+        if old == key.id:
+            continue
+        if not held:
+            free.append(Held(key, old))
+        elif key.on_conflict == "replace":
+            replacing.append(Held(key, old))
+        else:
+            _duplicate(key, old, duplicates)
+    if replacing:
+        replaced, others = await _remove(caller, sql, replacing, duplicates)
+        free += replaced
+        moved += others
+    return moved + await _pass(caller, sql, free)
+
+
+async def _remove(
+    caller: Caller, sql: Statements, replacing: Sequence[Held], duplicates: dict[UUID, UUID]
+) -> tuple[list[Held], list[KeyRow]]:
+    """Remove what has not started; those whose keys are free now, and those that changed hands meanwhile.
+
+    The keys stay locked: of several who replace the same job, the next one finds what the one before wrote.
+    """
+    rows = await caller.fetch(sql["lock_keys"], *_columns([held.wanted for held in replacing])[:2])
+    holders = {(row[0], row[1]): _uuid(row[2]) for row in rows}
+    same = [held for held in replacing if holders.get(held.wanted[:2]) == held.old]
+    removed: set[UUID] = set()
+    for _ in range(2):  # a job that became due in between stood in neither place
+        ids = [held.old for held in same if held.old not in removed]
+        if ids:
+            removed |= {_uuid(row[0]) for row in await caller.fetch(sql["remove_unstarted"], ids)}
+    for held in same:
+        if held.old not in removed:
+            _duplicate(held.wanted, held.old, duplicates)
+    return [held for held in same if held.old in removed], [held.wanted for held in replacing if held not in same]
+
+
+async def _pass(caller: Caller, sql: Statements, free: Sequence[Held]) -> list[KeyRow]:
+    """Give keys that are held no more; those that somebody else got first come back."""
+    if not free:
+        return []
+    wanted = [held.wanted for held in free]
+    scopes, names, ids, _, ttls = _columns(wanted)
+    rows = await caller.fetch(sql["pass_keys"], scopes, names, [held.old for held in free], ids, ttls)
+    passed = {(row[0], row[1]) for row in rows}
+    return [key for key in wanted if key[:2] not in passed]
+
+
+def _duplicate(key: KeyRow, first: UUID, duplicates: dict[UUID, UUID]) -> None:
+    if key.on_conflict == "raise":
+        raise DuplicateKey(key.scope.replace(":", " ", 1), key.key, first)
+    duplicates[key.id] = first
+
+
+def _columns(keys: Sequence[KeyRow]) -> list[list[object]]:
+    return [list(column) for column in zip(*keys, strict=True)]
+
+
+def _uuid(value: object) -> UUID:
+    """An id as a connection with codecs of its own may give it."""
+    return value if isinstance(value, UUID) else UUID(str(value))

@@ -1,0 +1,28 @@
+-- All jobs of an outermost flow, its end included, for those who change it.
+--   $1 uuid outermost flow
+-- Result: id, kind, flow_id, name, type, optional, need (null: all edges), whether it is not cancelled with its flow,
+-- whether it comes after the flow's end, whether it is a compensation, the end (or verdict) of its flow, delay,
+-- outcome, attempt, whether it spoils its flow, and its counters while it waits.
+with recursive inside (id) as (
+    select $1::uuid
+    union all
+    select j.id from inside join flowrun.jobs j on j.flow_id = inside.id and j.kind = 1
+),
+here as (
+    select j.* from inside join flowrun.jobs j on j.flow_id = inside.id
+    union all
+    select j.* from flowrun.jobs j where j.id = $1
+)
+select
+    j.id, j.kind, j.flow_id, j.name, j.type, j.optional,
+    (j.options ->> 'need')::integer as need,
+    coalesce(j.options ? 'stays', false) as stays,
+    coalesce(j.options ? 'callback', false) as callback,
+    coalesce(j.options ? 'compensates', false) as compensates,
+    coalesce((e.options ->> 'verdict')::uuid, e.id) as closes,
+    j.delay, f.outcome, f.attempt, f.spoils is not null as spoils, b.need as waiting_need, b.open as waiting_open
+from here j
+left join flowrun.jobs e on e.id = j.flow_id
+left join lateral (select outcome, attempt, spoils from flowrun.finished where finished.id = j.id offset 0) f on true
+left join lateral (select need, open from flowrun.blocked where blocked.id = j.id offset 0) b on true
+order by j.id

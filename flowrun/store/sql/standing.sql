@@ -1,0 +1,34 @@
+-- Where a job stands and who could run it.
+--   $1 uuid job
+-- Result: one row: kind, name, type, queue, flow_id, outcome, error, cause's name, run_at, attempt, ready, claimed_at and
+-- worker while it runs, need and open while it waits, the signal, the time and the arguments of a gate it stands at,
+-- whether it was asked to stop, and how many live workers serve its queue, know its type, and do both.
+select
+    j.kind, coalesce(j.name, j.type) as name, j.type, j.queue, coalesce(j.flow_id, case when j.kind = 1 then j.id end) as flow_id,
+    f.outcome, f.error ->> 'type' as error_type, f.error ->> 'message' as error, cause.name as cause,
+    s.run_at, coalesce(f.attempt, l.attempt, r.attempt, s.attempt, 0) as attempt,
+    r.id is not null as ready, l.claimed_at, w.name as worker,
+    b.need, b.open, g.signal, g.opened_at, j.args::text as args, c.id is not null as asked,
+    (select count(*) from flowrun.workers where expires_at > now() and (j.queue = any(queues) or j.queue = 'flowrun'))
+        as serving,
+    (select count(*) from flowrun.workers where expires_at > now() and (j.type = any(types) or j.kind > 0)) as knowing,
+    (
+        select count(*) from flowrun.workers
+        where expires_at > now() and (j.queue = any(queues) or j.queue = 'flowrun') and (j.type = any(types) or j.kind > 0)
+    ) as able
+from flowrun.jobs j
+left join flowrun.finished f on f.id = j.id
+left join flowrun.jobs cause on cause.id = f.cause
+left join flowrun.scheduled s on s.id = j.id
+left join flowrun.ready r on r.queue = j.queue and r.priority = j.priority and r.id = j.id
+left join lateral (
+    select u.attempt, leases.worker_id, leases.claimed_at
+    from flowrun.leases, unnest(leases.jobs, leases.attempts) as u (id, attempt)
+    where leases.jobs @> array[j.id] and u.id = j.id
+    limit 1
+) l on true
+left join flowrun.workers w on w.id = l.worker_id
+left join flowrun.blocked b on b.id = j.id
+left join flowrun.gates g on g.id = j.id
+left join flowrun.cancels c on c.id = j.id
+where j.id = $1

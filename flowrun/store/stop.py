@@ -1,0 +1,103 @@
+"""Taking jobs out of the way, wherever they stand: what waits is withdrawn, what runs is asked to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from flowrun import codec
+from flowrun.core.states import Kind
+from flowrun.store.pool import Connection
+from flowrun.store.statement import Statements
+
+_OWN = (Kind.END, Kind.JOIN, Kind.VERDICT)
+_TURNS = 100
+"""Looks at where jobs stand. Each look misses only what moved during it, so two are many."""
+
+
+@dataclass(slots=True)
+class Stopped:
+    """Where the jobs were found."""
+
+    withdrawn: dict[UUID, int] = field(default_factory=dict)
+    """Those that waited, with the attempts they had used; they stand nowhere now, or are held where they wait."""
+    running: list[UUID] = field(default_factory=list)
+    ended: list[UUID] = field(default_factory=list)
+
+
+async def stop(
+    connection: Connection,
+    sql: Statements,
+    ids: Sequence[UUID],
+    *,
+    reason: str | None,
+    actor: str | None,
+    harmless: bool = False,
+) -> Stopped:
+    """Withdraw jobs that wait; ask those that run to stop. An id of a flow stands for all that is in it.
+
+    The end of each flow concerned waits for what goes on: for those that run, and those that are not stopped with it.
+    """
+    singles, inside = await _expand(connection, sql, ids)
+    flows = {row[2] for row in inside}
+    if flows:
+        await connection.execute(sql["request_cancel"], [id for id in ids if id in flows], reason, actor, harmless)
+    targets = [*singles, *(id for id, kind, _, _, stays, _, ended in inside if _stops(kind, stays, ended))]
+    stopped = await find(connection, sql, targets)
+    if stopped.running:
+        await connection.execute(sql["request_cancel"], stopped.running, reason, actor, harmless)
+    others = {id for id, kind, _, _, _, after, ended in inside if ended is None and not after and kind != Kind.VERDICT}
+    # Pinned first: one that is just ending has read its edges already, and would not count one more.
+    going_on = await find(connection, sql, others - stopped.withdrawn.keys() - set(stopped.running), withdraw=False)
+    await hold_open(connection, sql, [*going_on.withdrawn, *going_on.running, *stopped.running])
+    return stopped
+
+
+async def find(connection: Connection, sql: Statements, ids: Iterable[UUID], *, withdraw: bool = True) -> Stopped:
+    """Take away the jobs that wait (or hold them where they are), and pin those that run.
+
+    Until the transaction ends none of them moves on by a settle that does not see what the transaction wrote.
+    """
+    stopped = Stopped()
+    left = set(ids)
+    for _ in range(_TURNS):
+        if not left:
+            return stopped
+        for id, attempt in await connection.fetch(sql["withdraw" if withdraw else "pin"], list(left)):
+            stopped.withdrawn[id] = max(attempt, stopped.withdrawn.get(id, 0))
+        left -= stopped.withdrawn.keys()
+        if not left:
+            return stopped
+        leased = {row[1] for row in await connection.fetch(sql["touch_leases"], list(left))}
+        open_still = {row[0] for row in await connection.fetch(sql["unfinished"], list(left))}
+        stopped.ended += left - open_still
+        stopped.running += leased & open_still
+        left = open_still - leased
+    raise RuntimeError(f"jobs that stand nowhere: {sorted(map(str, left))[:5]}")
+
+
+async def hold_open(connection: Connection, sql: Statements, ids: Iterable[UUID]) -> None:
+    """Let the ends of their flows wait for these jobs, whatever is decided about those behind them."""
+    rows = await connection.fetch(sql["closings"], list(ids))
+    if rows:
+        await connection.execute(sql["hold_open"], [row[0] for row in rows], [row[1] for row in rows])
+
+
+def words(reason: str | None, actor: str | None) -> str | None:
+    """Why a job was cancelled, as it is kept; None if nobody said."""
+    by = f"by {actor}" if actor else ""
+    message = ": ".join(part for part in (by, reason) if part)
+    return codec.dump({"message": message}) if message else None
+
+
+async def _expand(connection: Connection, sql: Statements, ids: Sequence[UUID]) -> tuple[list[UUID], list[Any]]:
+    """Single jobs, and the rows of all that is in the flows among ``ids``."""
+    flows = [row[0] for row in await connection.fetch(sql["ends"], ids)]
+    inside = [row for flow in flows for row in await connection.fetch(sql["inside_flow"], flow)]
+    return [id for id in ids if id not in set(flows)], inside
+
+
+def _stops(kind: int, stays: bool, outcome: int | None) -> bool:
+    return outcome is None and not stays and kind not in _OWN
