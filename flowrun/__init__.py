@@ -1,19 +1,23 @@
 """flowrun: the asyncio-native workflow engine for Python on PostgreSQL."""
 
 from flowrun.app import Flowrun
+from flowrun.client.events import Event
+from flowrun.client.explain import Explanation
+from flowrun.client.gates import OpenGate
 from flowrun.client.handlers import Handler
 from flowrun.client.runs import Attempt, FlowRun, FlowStatus, JobRun, JobStatus
 from flowrun.client.specs import Flow, JobSpec
 from flowrun.config import Settings
-from flowrun.context import Job
+from flowrun.context import Job, Parent, Transaction
 from flowrun.core import backoff
-from flowrun.core.flow import Node, any_of, at_least
+from flowrun.core.flow import Node, any_of, at_least, race
 from flowrun.core.options import JobOptions
 from flowrun.errors import (
     ConfigurationError,
     DatabaseError,
     DatabaseUnavailable,
     Discard,
+    DuplicateKey,
     EmbeddedPostgresError,
     FlowCancelled,
     FlowFailed,
@@ -23,8 +27,11 @@ from flowrun.errors import (
     JobCancelled,
     JobFailed,
     JobSkipped,
+    LeaseLost,
     MigrationNeeded,
     NotFound,
+    NotPossible,
+    NotStorable,
     Retry,
     RunError,
     SchemaTooNew,
@@ -40,7 +47,10 @@ __all__ = [
     "DatabaseError",
     "DatabaseUnavailable",
     "Discard",
+    "DuplicateKey",
     "EmbeddedPostgresError",
+    "Event",
+    "Explanation",
     "Flow",
     "FlowCancelled",
     "FlowFailed",
@@ -59,16 +69,23 @@ __all__ = [
     "JobSkipped",
     "JobSpec",
     "JobStatus",
+    "LeaseLost",
     "MigrationNeeded",
     "Node",
     "NotFound",
+    "NotPossible",
+    "NotStorable",
+    "OpenGate",
+    "Parent",
     "Retry",
     "RunError",
     "SchemaTooNew",
     "Settings",
     "Snooze",
+    "Transaction",
     "UnknownHandler",
     "any_of",
     "at_least",
     "backoff",
+    "race",
 ]

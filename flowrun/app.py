@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 from uuid import UUID
 
 from flowrun.client.dispatch import Client
+from flowrun.client.gates import Gates
 from flowrun.client.handlers import Handler, as_register
 from flowrun.client.host import Host
 from flowrun.client.runs import FlowRun, JobRun
@@ -62,6 +63,8 @@ class Flowrun:
             self.dsn or "", schema=self.settings.schema, pooler=self.settings.pooler, pool_size=self.settings.pool_size
         )
         self.client = Client(database, self.registry, self.settings)
+        self.gates = Gates(self.client)
+        """What people are asked: nodes that wait for a signal."""
         self._users = 0
         self._opening: tuple[object, asyncio.Lock] | None = None
         self._resources: AsyncExitStack | None = None
@@ -133,9 +136,12 @@ class Flowrun:
         output: Node[Any] | str | None = None,
         **defaults: Unpack[JobOptions],
     ) -> Flow:
-        """An empty flow to add jobs to; the options are defaults for its jobs, ``tags`` are the flow's own.
+        """An empty flow to add jobs to; the options are defaults for its jobs.
 
-        flow = app.flow("order-42")
+        ``tags``, ``key``, ``on_conflict`` and ``key_ttl`` are the flow's own: a second dispatch of a flow of this name
+        with the same key gives back the first one's run.
+
+            flow = app.flow("order", key="order-42")
         """
         flow = Flow(name, output=output, **defaults)
         flow._dispatcher = self.client
@@ -155,12 +161,16 @@ class Flowrun:
 
     # -- dispatched already -----------------------------------------------------------------------------------------
 
-    async def dispatch_many(self, specs: Sequence[JobSpec[Any]]) -> list[JobRun[Any]]:
+    async def dispatch_many(
+        self, specs: Sequence[JobSpec[Any]], *, tx: object = None, now: bool = False
+    ) -> list[JobRun[Any]]:
         """Store many jobs in one transaction; the runs come in the order of ``specs``.
 
-        runs = await app.dispatch_many([send_email.job(to=user) for user in users])
+        ``tx`` and ``now`` as for one job. Of two with the same key the second is a duplicate of the first.
+
+            runs = await app.dispatch_many([send_email.job(to=user) for user in users])
         """
-        return await self.client.dispatch_many(specs)
+        return await self.client.dispatch_many(specs, tx=tx, now=now)
 
     async def get_job(self, id: UUID | str) -> JobRun[Any]:
         """The job stored under ``id``. Raises NotFound."""

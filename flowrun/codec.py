@@ -12,21 +12,12 @@ from typing import Any
 
 import orjson
 
-__all__ = ["NotStorable", "dump", "load", "probe", "size_words"]
+from flowrun.errors import NotStorable
+
+__all__ = ["NotStorable", "dump", "dump_as", "load", "probe", "size_words"]
 
 MAX_DEPTH = 200
 _TRUNCATED = "... (truncated {} characters)"
-
-
-class NotStorable(Exception):
-    """A value that cannot be stored; ``path`` says where in it, ``reason`` why. Never holds the value itself."""
-
-    def __init__(self, path: str, reason: str, *, foreign: bool = False) -> None:
-        super().__init__(f"{path}: {reason}" if path else reason)
-        self.path = path
-        self.reason = reason
-        self.foreign = foreign
-        """It is of a type JSON does not have; an annotation may say how to write it."""
 
 
 load: Callable[[str | bytes], Any] = orjson.loads
@@ -49,6 +40,20 @@ def dump(value: Any, *, limit: int | None = None) -> str:
     if limit is not None and len(raw) > limit:
         raise NotStorable("", f"{size_words(len(raw))} as JSON, the limit is {size_words(limit)}")
     return raw.decode()
+
+
+def dump_as(value: Any, to_plain: Callable[[Any], Any], *, limit: int) -> str:
+    """The same; of a type that JSON does not have, as ``to_plain`` (some annotation) writes it."""
+    try:
+        return dump(value, limit=limit)
+    except NotStorable as error:
+        if not error.foreign:
+            raise
+        try:
+            plain = to_plain(value)
+        except (ValueError, TypeError, RecursionError):
+            raise error from None
+        return dump(plain, limit=limit)
 
 
 def probe(value: Any) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from flowrun.annotations import adaptable
 from flowrun.context import Job
@@ -49,6 +49,13 @@ class Definition:
         if self._extra is not None:
             arguments.update(arguments.pop(self._extra, {}))
         return arguments
+
+    def some(self, args: Sequence[Any], kwargs: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """Some of the arguments by parameter; InvalidArguments if they do not fit the signature."""
+        try:
+            return dict(self.signature.bind_partial(*args, **kwargs).arguments)
+        except TypeError as error:
+            raise InvalidArguments(f"{where}: {error}") from None
 
     def takes_as_they_are(self, kwargs: Mapping[str, Any]) -> bool:
         """Whether these are its arguments, each already just what its annotation says, of a type that JSON has."""
@@ -176,6 +183,50 @@ class Definition:
         return None if hint is Any or hint in _PLAIN_TYPES or hint is type(None) else TypeAdapter(adaptable(hint))
 
 
+class Returned:
+    """What a function says it returns, to JSON and back; where it says nothing that helps, as JSON has it."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        hint = _hints(inspect.unwrap(function)).get("return", Any)
+        if inspect.isclass(function):
+            hint = function
+        elif get_origin(hint) in (Awaitable, Coroutine):
+            hint = get_args(hint)[-1]
+        self._adapter = None if hint is Any or hint in _PLAIN_TYPES or hint is type(None) else _adapter(hint)
+
+    def plain(self, value: Any) -> Any:
+        """``value`` as JSON can carry it."""
+        return value if self._adapter is None else self._adapter.dump_python(value, mode="json", warnings=False)
+
+    def back(self, value: Any) -> Any:
+        """The same from JSON. Raises ValueError, without the value, where it does not fit."""
+        if self._adapter is None:
+            return value
+        from pydantic import ValidationError
+
+        try:
+            return self._adapter.validate_python(value)
+        except ValidationError as error:
+            raise ValueError(_first(error)) from None
+
+
+def _adapter(hint: Any) -> Any:
+    from pydantic import TypeAdapter
+    from pydantic.errors import PydanticUserError
+
+    try:
+        return TypeAdapter(adaptable(hint))
+    except (PydanticUserError, NameError, TypeError):
+        return None
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling it makes a coroutine, as far as can be seen without calling it."""
+    inner = function.func if isinstance(function, partial) else function
+    call = getattr(inner, "__call__", None)  # noqa: B004 - the bound method of a callable object
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call)
+
+
 _PLAIN_TYPES = (int, float, str, bool, dict, list)
 
 
@@ -192,8 +243,7 @@ def define(function: Callable[..., Any], type: str | None, options: JobOptions) 
         raise ConfigurationError(
             f"handler {name!r} is a generator function; a handler returns its result, it cannot yield"
         )
-    call = getattr(inner, "__call__", None)  # noqa: B004 - the bound method of a callable object
-    threaded = not (inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call))
+    threaded = not is_async(function)
     signature = inspect.signature(function)
     hints = _hints(function)
     job_parameter: str | None = None

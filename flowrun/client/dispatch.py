@@ -5,32 +5,43 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
+import anyio
+
 from flowrun import codec, mint
-from flowrun.client.notify import Notifier
+from flowrun.client.notify import Notifier, wakes
+from flowrun.client.outbox import AttemptOutbox
 from flowrun.client.runs import FlowRun, JobRun
 from flowrun.client.shield import shielded
 from flowrun.client.specs import Flow
 from flowrun.client.wait import Waits
 from flowrun.config import Settings
 from flowrun.core import compile as compiler
+from flowrun.core.attempt import Claimed
+from flowrun.core.compile import Compiled
+from flowrun.core.flow import Flow as CoreFlow
 from flowrun.core.flow import Node
+from flowrun.core.growth import Growth, compile_growth
 from flowrun.core.job import JobSpec as CoreJobSpec
-from flowrun.core.layout import NO_ARGUMENTS, Encoded
+from flowrun.core.layout import NO_ARGUMENTS, ONLY_THE_JOB, Encoded
+from flowrun.core.node import conditions
 from flowrun.core.plan import Plan
 from flowrun.core.references import contains, take_out
-from flowrun.errors import ConfigurationError, InvalidArguments, NotFound
+from flowrun.errors import ConfigurationError, InvalidArguments, InvalidFlow, NotFound
 from flowrun.registry import Definition, Registry
-from flowrun.store import insert, reads
+from flowrun.store import callers, insert, reads
+from flowrun.store.callers import AsyncpgCaller
 from flowrun.store.listen import Channels
 from flowrun.store.pool import Database, Id
 
 R = TypeVar("R")
 
 _flow_ids = partial(mint.flow_ids, make=Id)
+_shield = partial(anyio.CancelScope, shield=True)
 
 LARGE = 1000
 """Nodes from which on compiling pauses the garbage collector."""
@@ -44,6 +55,8 @@ class Client:
         self.registry = registry
         self.settings = settings
         self.channels = Channels(settings.schema)
+        self.attempt: ContextVar[Claimed | None] = ContextVar("flowrun_attempt", default=None)
+        """The job whose handler runs here."""
         self.renew()
 
     def renew(self) -> None:
@@ -51,39 +64,141 @@ class Client:
         self.notifier = Notifier(self.database, self.channels)
         self.waits = Waits(self.database, self.channels, self.notifier, self.settings.listen_dsn)
 
-    async def dispatch_job(self, spec: CoreJobSpec[R]) -> JobRun[R]:
+    async def dispatch_job(self, spec: CoreJobSpec[R], *, tx: object = None, now: bool = False) -> JobRun[R]:
         """Store one job."""
-        plan = compiler.compile_job(spec, self.encode, codec.dump, mint.job_id)
-        await self.database.repeat(lambda connection: insert.insert_jobs(connection, self.database.sql, plan.jobs))
-        self._wake(plan)
-        return JobRun(self, plan.jobs[0].id, spec.type)
+        plan = self.plan_jobs([spec])
+        if (outbox := self._outbox(tx, now)) is not None:
+            outbox.put(plan)
+            return self._runs(plan, {}, self.running())[0]
+        return self._runs(plan, await self.write(plan, tx))[0]
 
-    async def dispatch_many(self, specs: Sequence[CoreJobSpec[Any]]) -> list[JobRun[Any]]:
+    async def dispatch_many(
+        self, specs: Sequence[CoreJobSpec[Any]], *, tx: object = None, now: bool = False
+    ) -> list[JobRun[Any]]:
         """Store many jobs in one transaction; the runs come in the order of ``specs``."""
-        plan = Plan()
         for number, spec in enumerate(specs):
             if not isinstance(spec, CoreJobSpec):
                 raise ConfigurationError(
                     f"dispatch_many takes handler.job(...) items; item {number} is a {type(spec).__name__}"
                 )
-            one = compiler.compile_job(spec, self.encode, codec.dump, mint.job_id)
-            plan.jobs += one.jobs
-        plan.free = plan.jobs
-        if plan.jobs:
-            await self.database.repeat(lambda connection: insert.insert_jobs(connection, self.database.sql, plan.jobs))
-            self._wake(plan)
-        return [JobRun(self, row.id, row.type) for row in plan.jobs]
+        plan = self.plan_jobs(specs)
+        if (outbox := self._outbox(tx, now)) is not None:
+            outbox.put(plan)
+            return self._runs(plan, {}, self.running())
+        return self._runs(plan, await self.write(plan, tx))
 
-    async def dispatch_flow(self, flow: Flow) -> FlowRun:
+    async def dispatch_flow(self, flow: Flow, *, tx: object = None, now: bool = False) -> FlowRun:
         """Store a flow."""
+        compiled = self.plan_flow(flow)
+        if (outbox := self._outbox(tx, now)) is not None:
+            outbox.put(compiled.plan)
+            return FlowRun(self, compiled.flow_id, flow.name, compiled.names, kept_by=self.running())
+        duplicates = await self.write(compiled.plan, tx)
+        first = duplicates.get(compiled.flow_id)
+        if first is None:
+            return FlowRun(self, compiled.flow_id, flow.name, compiled.names)
+        return FlowRun(self, first, flow.name, await self._nodes(first, tx), duplicate=True)
+
+    def plan_jobs(self, specs: Sequence[CoreJobSpec[Any]]) -> Plan:
+        """The rows of jobs without a flow, in the order of ``specs``. Raises InvalidArguments."""
+        plan = Plan()
+        running = self.running()
+        by = None if running is None else running.id
+        for spec in specs:
+            one = compiler.compile_job(spec, self.encode, codec.dump, mint.job_id, by)
+            plan.jobs += one.jobs
+            plan.keys += one.keys
+            plan.deadlines += one.deadlines
+        plan.free = plan.jobs
+        return plan
+
+    def plan_flow(self, flow: Flow) -> Compiled:
+        """The rows of a flow, and its nodes. Raises InvalidFlow or InvalidArguments."""
         with _uncollected(len(flow.nodes)):
             compiled = compiler.compile_flow(flow, self.encode, codec.dump, _flow_ids)
-        write = self.database.repeat(
-            lambda connection: insert.insert_flow(connection, self.database.sql, compiled.plan)
+        if (running := self.running()) is not None:
+            compiled.plan.flows = [row._replace(dispatched_by=running.id) for row in compiled.plan.flows]
+        return compiled
+
+    def plan_addition(
+        self, flow_id: UUID, spec: CoreJobSpec[Any], after: str | Sequence[str] | None, name: str | None
+    ) -> tuple[Growth, UUID]:
+        """A node for a stored flow, and its id. Raises InvalidFlow or InvalidArguments."""
+        fragment = CoreFlow("addition")
+        node = fragment.add(spec, name=name)
+        if after is not None:
+            node.after = conditions(fragment, [after] if isinstance(after, str) else list(after))
+        growth = compile_growth(fragment, flow_id, self.encode, codec.dump, _flow_ids)
+        return growth, next(row.id for row in growth.plan.jobs if row.name == node.name)
+
+    def running(self) -> Claimed | None:
+        """The job whose handler this code is part of, while its attempt lasts."""
+        job = self.attempt.get()
+        return None if job is None or job.over else job
+
+    def outbox(self, job: Claimed) -> AttemptOutbox:
+        """What the handler of ``job`` dispatches and spawns."""
+        if job.outbox is None:
+            job.outbox = AttemptOutbox(job, self._compile_growth)
+        return cast("AttemptOutbox", job.outbox)
+
+    def _outbox(self, tx: object, now: bool) -> AttemptOutbox | None:
+        """Where a dispatch waits for its handler's success; None: it is written at once."""
+        job = self.running()
+        return None if job is None or now or tx is not None else self.outbox(job)
+
+    def _compile_growth(
+        self, fragment: CoreFlow, flow_id: UUID, prefix: str, spawner: tuple[UUID, str], detached: list[Node[Any]]
+    ) -> Growth:
+        return compile_growth(
+            fragment, flow_id, self.encode, codec.dump, _flow_ids, prefix=prefix, spawner=spawner, detached=detached
         )
-        await shielded(write)
-        self._wake(compiled.plan)
-        return FlowRun(self, compiled.flow_id, flow.name, compiled.names)
+
+    async def write(self, plan: Plan, tx: object = None) -> Mapping[UUID, UUID]:
+        """Store a plan at once, or in the transaction of ``tx``, and wake workers.
+
+        By id of the jobs or the flow that were not written, because their keys are held: by whom.
+        """
+        if not plan.jobs:
+            return {}
+        if tx is not None:
+            return await self._write_into(plan, tx)
+        sql = self.database.sql
+        duplicates: Mapping[UUID, UUID] = {}
+        if plan.keys:
+            # Not shielded as a whole: it may wait long, for a transaction that has the key and is not at its end.
+            duplicates = await self.database.repeat(
+                lambda connection: insert.insert_for(AsyncpgCaller(connection, _shield, own=True), sql, plan)
+            )
+        else:
+            write = self.database.repeat(lambda connection: insert.insert_plan(connection, sql, plan))
+            await (shielded(write) if plan.flows else write)
+        written = plan.without(duplicates) if duplicates else plan
+        self.notifier.wake(written.queues(), scheduled=written.scheduled())
+        return duplicates
+
+    async def _write_into(self, plan: Plan, tx: object) -> Mapping[UUID, UUID]:
+        """The notification goes in the same transaction: only its owner knows when it commits."""
+        sql = self.database.sql
+        with callers.translated():
+            caller = await callers.adapt(tx, _shield)
+            duplicates = await insert.insert_for(caller, sql, plan)
+            written = plan.without(duplicates) if duplicates else plan
+            messages = wakes(self.channels, written.queues(), scheduled=written.scheduled())
+            await insert.notify(caller, sql, messages)
+        return duplicates
+
+    async def _nodes(self, flow_id: UUID, tx: object) -> dict[str, tuple[UUID, str]]:
+        if tx is None:
+            return await reads.flow_nodes(self.database, flow_id)
+        with callers.translated():
+            return await reads.flow_nodes_of(await callers.adapt(tx, _shield), self.database.sql, flow_id)
+
+    def _runs(self, plan: Plan, duplicates: Mapping[UUID, UUID], kept_by: Claimed | None = None) -> list[JobRun[Any]]:
+        return [
+            JobRun(self, duplicates.get(row.id, row.id), row.type, duplicate=row.id in duplicates, kept_by=kept_by)
+            for row in plan.jobs
+        ]
 
     async def get_job(self, id: UUID) -> JobRun[Any]:
         """The job stored under ``id``."""
@@ -109,8 +224,9 @@ class Client:
     def encode(self, spec: CoreJobSpec[Any], node: str | None) -> Encoded:
         """A job's arguments as stored: bound, checked, converted, references taken out."""
         definition = self.registry.find(spec.type)
+        takes_job = definition is None or definition.job_parameter is not None
         if not spec.args and not spec.kwargs and (definition is None or not definition.required):
-            return NO_ARGUMENTS
+            return ONLY_THE_JOB if takes_job else NO_ARGUMENTS
         where = f"job {spec.type!r}" if node is None else f"node {node!r}"
         arguments: Mapping[str, Any]
         found: list[Any] = []
@@ -125,7 +241,7 @@ class Client:
             kind = "" if node is None else f" (type {spec.type!r})"
             raise InvalidArguments(f"{where}{kind}{at}: {error.reason}") from None
         if not found:
-            return Encoded(text, [], [])
+            return Encoded(text, [], [], takes_job)
         sources: list[Node[Any]] = []
         numbers: dict[Any, int] = {}
         bindings = []
@@ -134,7 +250,22 @@ class Client:
                 numbers[source] = len(sources)
                 sources.append(source)
             bindings.append((path, numbers[source], list(into)))
-        return Encoded(text, sources, bindings)
+        return Encoded(text, sources, bindings, takes_job)
+
+    def item(self, spec: CoreJobSpec[R], argument: str | None) -> tuple[CoreJobSpec[R], str]:
+        """The job that each item of a map becomes, its other arguments by name, and the argument that is the item."""
+        definition = self.registry.find(spec.type)
+        given = dict(spec.kwargs)
+        if definition is not None:
+            given = definition.some(spec.args, spec.kwargs, f"map of {spec.type!r}")
+            free = [name for name in definition.signature.parameters if name not in given]
+            argument = argument or (free[0] if free else None)
+        if argument is None or argument in given:
+            raise InvalidFlow(
+                f"map of {spec.type!r}: argument= must name the argument that receives the item, one that is not given"
+            )
+        template = CoreJobSpec[R](spec.type, (), given, defaults=spec.defaults, overrides=spec.overrides)
+        return template, argument
 
     def _plain_arguments(
         self, spec: CoreJobSpec[Any], definition: Definition | None, where: str
@@ -175,9 +306,6 @@ class Client:
                 f"{where}, argument {name!r}: a key that is not text; JSON keys are text, so annotate what they are"
             )
         return plain
-
-    def _wake(self, plan: Plan) -> None:
-        self.notifier.wake(plan.queues(), scheduled=plan.scheduled())
 
 
 @contextmanager

@@ -40,6 +40,11 @@ class Handler(Generic[P, R_co]):
         definition = self._definition
         return JobSpec(definition.type, args, kwargs, defaults=definition.options, dispatcher=self._client)
 
+    def item(self) -> JobSpec[R_co]:
+        """A job of this type without arguments yet: what ``flow.map`` completes with an item."""
+        definition = self._definition
+        return JobSpec(definition.type, defaults=definition.options, dispatcher=self._client)
+
     async def dispatch(self, *args: P.args, **kwargs: P.kwargs) -> JobRun[R_co]:
         """Store a job of this type; it takes the handler's own arguments and nothing else.
 

@@ -20,6 +20,12 @@ IDS_PER_PAYLOAD = 100
 """A notification holds less than 8,000 bytes; an id takes 37."""
 
 
+def wakes(channels: Channels, queues: Iterable[str], *, scheduled: bool) -> list[tuple[str, str]]:
+    """Channel and payload of what says: something is ready in ``queues``; something is due later."""
+    messages = [(channels.queue(queue), "") for queue in queues]
+    return [*messages, (channels.control, "timer")] if scheduled else messages
+
+
 class Notifier:
     """Sends notifications in its own small transactions, one at a time: all that came meanwhile goes in the next.
 
@@ -41,10 +47,7 @@ class Notifier:
         """Something is ready in ``queues``; something is due later."""
         for tell in self.local:
             tell(queues, scheduled)
-        for queue in queues:
-            self._pending[self._channels.queue(queue), ""] = None
-        if scheduled:
-            self._pending[self._channels.control, "timer"] = None
+        self._pending.update(dict.fromkeys(wakes(self._channels, queues, scheduled=scheduled)))
         if self._pending:
             self._send()
 
@@ -56,6 +59,11 @@ class Notifier:
     def done(self, ids: Iterable[UUID]) -> None:
         """Jobs have ended for which somebody waits."""
         self._ids.setdefault((self._channels.done, ""), []).extend(ids)
+        self._send()
+
+    def interrupt(self, ids: Iterable[UUID]) -> None:
+        """Running jobs were asked to stop: whoever runs them shall tell their handlers."""
+        self._ids.setdefault((self._channels.control, "cancel "), []).extend(ids)
         self._send()
 
     async def flush(self, timeout: float = 2.0) -> None:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from uuid import UUID
 
 from flowrun import codec
+from flowrun.client import control
+from flowrun.client.events import Event, events
+from flowrun.client.explain import Explanation, explain
 from flowrun.core.compile import END_TYPE
 from flowrun.core.states import FlowState, JobState, Outcome
-from flowrun.errors import FlowCancelled, FlowFailed, JobCancelled, JobFailed, JobSkipped, NotFound
+from flowrun.errors import FlowCancelled, FlowFailed, FlowrunError, JobCancelled, JobFailed, JobSkipped, NotFound
 from flowrun.store import reads
+from flowrun.store.control import By, Cancelled
 from flowrun.store.reads import OutcomeRow
 
 if TYPE_CHECKING:
     from flowrun.client.dispatch import Client
+    from flowrun.core.attempt import Claimed
+    from flowrun.core.job import JobSpec
 
+R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
@@ -60,6 +67,13 @@ class JobStatus:
     """Why it failed, was skipped or cancelled."""
     cause: UUID | None
     """Of a skipped job: the parent because of which."""
+    progress: float | None
+    """The part of its work that is done, 0 to 1, as its handler said last; None: it said nothing."""
+    progress_message: str | None
+    cancel_requested: bool
+    """It was asked to stop and has not stopped yet."""
+    dispatched_by: UUID | None
+    """The job whose handler dispatched it."""
 
     @property
     def attempts(self) -> int:
@@ -76,6 +90,10 @@ class FlowStatus:
     state: FlowState
     created_at: datetime
     finished_at: datetime | None
+    detail: str | None
+    """More about how it ended."""
+    dispatched_by: UUID | None
+    """The job whose handler dispatched it."""
     nodes: Mapping[str, JobStatus]
 
     def __getitem__(self, name: str) -> JobStatus:
@@ -87,14 +105,21 @@ class FlowStatus:
 
 
 class JobRun(Generic[R_co]):
-    """A job as stored."""
+    """A job as stored.
 
-    __slots__ = ("_client", "id", "type")
+    ``duplicate`` is true where the dispatch wrote nothing, because its key was held by this job.
+    """
 
-    def __init__(self, client: Client, id: UUID, type: str) -> None:
+    __slots__ = ("_client", "_kept_by", "duplicate", "id", "type")
+
+    def __init__(
+        self, client: Client, id: UUID, type: str, *, duplicate: bool = False, kept_by: Claimed | None = None
+    ) -> None:
         self._client = client
+        self._kept_by = kept_by
         self.id = id
         self.type = type
+        self.duplicate = duplicate
 
     async def result(self, timeout: float | None = None) -> R_co:
         """What the handler returned, once it has.
@@ -102,6 +127,7 @@ class JobRun(Generic[R_co]):
         Waits at most ``timeout`` seconds (None: as long as it takes), then raises TimeoutError; the job goes on. Raises
         JobFailed, JobCancelled or JobSkipped when it ended so.
         """
+        _check_written(self._kept_by, f"job {self.type!r}")
         row = await self._client.waits.wait(self.id, timeout)
         if row.outcome is Outcome.SUCCEEDED:
             return cast(R_co, self._client.decode_result(self.type, row.result))
@@ -109,6 +135,7 @@ class JobRun(Generic[R_co]):
 
     async def wait(self, timeout: float | None = None) -> JobStatus:
         """The status once the job has ended, however it did. Raises TimeoutError after ``timeout`` seconds."""
+        _check_written(self._kept_by, f"job {self.type!r}")
         await self._client.waits.wait(self.id, timeout)
         return await self.status()
 
@@ -122,6 +149,44 @@ class JobRun(Generic[R_co]):
     async def attempts(self) -> list[Attempt]:
         """The attempts that did not succeed, the first one first."""
         return [Attempt(**row) for row in await reads.attempts(self._client.database, self.id)]
+
+    async def cancel(self, *, actor: str | None = None, reason: str | None = None) -> Cancelled:
+        """Cancel the job; for a flow as a node, the whole flow.
+
+        ``"cancelled"``: it had not begun, and will not. ``"requested"``: it runs, and its handler is being interrupted,
+        wherever it runs; it ends as cancelled unless it succeeds first. ``"too late"``: it has ended.
+
+            await run.cancel(actor="ann", reason="ordered twice")
+        """
+        _check_written(self._kept_by, f"job {self.type!r}")
+        return await control.cancel(self._client, self.id, By(actor, reason))
+
+    async def retry(
+        self, *, args: Mapping[str, Any] | None = None, actor: str | None = None, reason: str | None = None
+    ) -> None:
+        """Run the job again, which has failed or was cancelled, with all its attempts.
+
+        In a flow, what was skipped because of it is decided again too. ``args`` replace arguments. Raises NotPossible
+        if it has not failed.
+
+            await run["invoice"].retry(args={"address": "new"}, actor="ann", reason="wrong address")
+        """
+        await control.retry_job(self._client, self.id, args, By(actor, reason))
+
+    async def resolve(self, result: Any = None, *, actor: str | None = None, reason: str | None = None) -> None:
+        """Let the job count as succeeded, with ``result``, whatever state it is in. Raises NotPossible if it has.
+
+        A running handler is interrupted; what the job's failure skipped is decided again.
+        """
+        await control.decide(self._client, self.id, Outcome.SUCCEEDED, result, By(actor, reason))
+
+    async def explain(self) -> Explanation:
+        """Why the job is not running: ``print(await run.explain())``."""
+        return await explain(self._client, self.id)
+
+    async def skip(self, *, actor: str | None = None, reason: str | None = None) -> None:
+        """Let the job be skipped, whatever state it is in. Raises NotPossible if it has succeeded or was skipped."""
+        await control.decide(self._client, self.id, Outcome.SKIPPED, None, By(actor, reason))
 
     async def _error(self, row: OutcomeRow) -> Exception:
         error = codec.load(row.error) if row.error else {}
@@ -146,15 +211,29 @@ class JobRun(Generic[R_co]):
 
 
 class FlowRun:
-    """A flow as stored. ``run["invoice"]`` is the job of the node of that name."""
+    """A flow as stored. ``run["invoice"]`` is the job of the node of that name.
 
-    __slots__ = ("_client", "_nodes", "id", "name")
+    ``duplicate`` is true where the dispatch wrote nothing, because its key was held by this flow.
+    """
 
-    def __init__(self, client: Client, id: UUID, name: str, nodes: Mapping[str, tuple[UUID, str]]) -> None:
+    __slots__ = ("_client", "_kept_by", "_nodes", "duplicate", "id", "name")
+
+    def __init__(
+        self,
+        client: Client,
+        id: UUID,
+        name: str,
+        nodes: Mapping[str, tuple[UUID, str]],
+        *,
+        duplicate: bool = False,
+        kept_by: Claimed | None = None,
+    ) -> None:
         self._client = client
-        self._nodes = nodes
+        self._kept_by = kept_by
+        self._nodes = dict(nodes)
         self.id = id
         self.name = name
+        self.duplicate = duplicate
 
     def __getitem__(self, name: str) -> JobRun[Any]:
         """The job of the node ``name``; for a flow as a node, the job that ends it. Raises NotFound."""
@@ -170,6 +249,7 @@ class FlowRun:
         A last node that did not run has ``None`` in the dict. Waits at most ``timeout`` seconds, then raises
         TimeoutError; the flow goes on. Raises FlowFailed (naming the failed nodes) or FlowCancelled.
         """
+        _check_written(self._kept_by, f"flow {self.name!r}")
         row = await self._client.waits.wait(self.id, timeout)
         if row.outcome is Outcome.SUCCEEDED:
             return await self._result(row)
@@ -181,6 +261,7 @@ class FlowRun:
 
     async def wait(self, timeout: float | None = None) -> FlowStatus:
         """The status once the flow has ended, however it did. Raises TimeoutError after ``timeout`` seconds."""
+        _check_written(self._kept_by, f"flow {self.name!r}")
         await self._client.waits.wait(self.id, timeout)
         return await self.status()
 
@@ -190,14 +271,109 @@ class FlowRun:
         if found is None:
             raise NotFound(f"no flow {self.id} is stored")
         jobs = await reads.flow_jobs(self._client.database, self.id)
+        self._nodes.update((job["name"], (job["id"], job["type"])) for job in jobs)
         return FlowStatus(
             id=found["id"],
             name=found["name"],
             state=found["state"],
             created_at=found["created_at"],
             finished_at=found["finished_at"],
+            detail=found["detail"],
+            dispatched_by=found["dispatched_by"],
             nodes={job["name"]: JobStatus(**job) for job in jobs},
         )
+
+    async def cancel(
+        self, *, compensate: bool = True, actor: str | None = None, reason: str | None = None
+    ) -> Cancelled:
+        """Cancel the flow: what waits will not run, what runs is interrupted, wherever it runs.
+
+        Nodes with ``cleanup=True`` and the flow's callbacks run all the same, and what succeeded is compensated, unless
+        ``compensate=False``. ``"cancelled"``: nothing was running. ``"requested"``: handlers are being interrupted.
+        ``"too late"``: the flow has ended.
+
+            await run.cancel(actor="ann", reason="ordered twice")
+        """
+        _check_written(self._kept_by, f"flow {self.name!r}")
+        return await control.cancel(self._client, self.id, By(actor, reason), compensate=compensate)
+
+    async def retry(
+        self,
+        *,
+        args: Mapping[str, Mapping[str, Any]] | None = None,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> int:
+        """Run the failed nodes again, and decide again what was skipped because of them; finished work is kept.
+
+        Cancelled nodes count as failed. ``args`` replace arguments, by node. Returns how many nodes run again; 0 if
+        none had failed. Raises NotPossible if the flow was compensated.
+
+            await run.retry(args={"invoice": {"address": "new"}}, actor="ann")
+        """
+        edited = {self[name].id: given for name, given in (args or {}).items()}
+        return await control.retry(self._client, self.id, edited, By(actor, reason))
+
+    async def signal(
+        self, name: str, value: Any = None, *, actor: str | None = None, reason: str | None = None
+    ) -> bool:
+        """Send a signal: the gates that wait for it open, now or when they are reached, with ``value`` as their result.
+
+        The first signal of a name counts; for a later one it returns False. Raises NotFound if no gate of the flow
+        waits for that name, InvalidArguments if the value is not one of the gate's answers.
+
+            await run.signal("approved", {"by": "ann"})
+        """
+        return await control.signal(self._client, self.id, name, value, By(actor, reason))
+
+    async def resolve(
+        self, name: str, result: Any = None, *, actor: str | None = None, reason: str | None = None
+    ) -> None:
+        """Let the node ``name`` count as succeeded, with ``result``. See :meth:`JobRun.resolve`."""
+        await self[name].resolve(result, actor=actor, reason=reason)
+
+    async def skip(self, name: str, *, actor: str | None = None, reason: str | None = None) -> None:
+        """Let the node ``name`` be skipped. See :meth:`JobRun.skip`."""
+        await self[name].skip(actor=actor, reason=reason)
+
+    def events(self) -> AsyncIterator[Event]:
+        """What happens in the flow, told as it happens, by whatever worker: first what has happened already.
+
+        Read from the database, so nothing is lost between the two. It ends when the flow has. Callbacks that run after
+        the flow's end may not be told. Raises NotFound if the flow is not stored.
+
+            async for event in run.events():
+                print(event.at, event.kind, event.name)
+        """
+        return events(self._client, self.id)
+
+    async def explain(self, name: str | None = None) -> Explanation:
+        """Why a node is not running, or the flow has not ended: ``print(await run.explain("ware"))``.
+
+        Names what it waits for: parents, a signal, a moment, a worker that serves its queue and knows its type.
+        """
+        return await explain(self._client, self.id if name is None else self[name].id)
+
+    async def add(
+        self,
+        spec: JobSpec[R],
+        *,
+        after: str | Sequence[str] | None = None,
+        name: str | None = None,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> JobRun[R]:
+        """Add a node to the flow while it is open; it runs after the nodes named by ``after`` succeeded, else at once.
+
+        Nodes may have ended already. Raises InvalidFlow if the flow has ended, has no such node, or has one of that
+        ``name`` (default: the type's name, made unique).
+
+            await run.add(send_gift.job(order_id=42), after="ship")
+        """
+        growth, id = self._client.plan_addition(self.id, spec, after, name)
+        names = await control.add(self._client, growth, By(actor, reason))
+        self._nodes[names[id]] = (id, spec.type)
+        return JobRun(self._client, id, spec.type)
 
     async def _result(self, row: OutcomeRow) -> Any:
         if row.result is not None:
@@ -212,6 +388,15 @@ class FlowRun:
     def __repr__(self) -> str:
         """Name and id."""
         return f"<FlowRun {self.name!r} {self.id}>"
+
+
+def _check_written(kept_by: Claimed | None, what: str) -> None:
+    """Waiting inside the attempt whose success writes it would wait for ever."""
+    if kept_by is not None and not kept_by.over:
+        raise FlowrunError(
+            f"{what} is dispatched when this handler has succeeded, so the handler cannot wait for it; "
+            "dispatch(now=True) writes it at once"
+        )
 
 
 def _detail(failures: list[tuple[str, Outcome, str | None]]) -> str:

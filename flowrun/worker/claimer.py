@@ -10,7 +10,7 @@ import anyio
 
 from flowrun.client.shield import shielded
 from flowrun.core.attempt import Claimed
-from flowrun.core.compile import END_TYPE, JOIN_TYPE
+from flowrun.core.compile import TYPES
 from flowrun.core.options import SYSTEM_QUEUE
 from flowrun.store import claim, upkeep
 from flowrun.store.claim import Marks
@@ -39,7 +39,7 @@ class Claimer:
         self._session = session
         self._settler = settler
         self._marks = Marks([SYSTEM_QUEUE, *session.queues])
-        self._types = [*session.types, END_TYPE, JOIN_TYPE]
+        self._types = [*session.types, *TYPES.values()]
         self._turn = 0
         self._head_at = 0.0
         self._head_cost = 0.0

@@ -7,7 +7,7 @@ import logging
 
 import anyio
 
-from flowrun.worker.session import Session
+from flowrun.worker.session import Session, Slot
 from flowrun.worker.settler import Settler
 
 logger = logging.getLogger("flowrun.worker")
@@ -25,10 +25,9 @@ async def run(session: Session, settler: Settler) -> None:
     cancellation can be left behind: a group would wait for it for ever.
     """
     loop = asyncio.get_running_loop()
-    tasks = [
-        loop.create_task(_consume(session, settler), name=f"flowrun-consumer-{number}")
-        for number in range(session.concurrency)
-    ]
+    for number, slot in enumerate(session.slots):
+        slot.task = loop.create_task(_consume(session, settler, slot), name=f"flowrun-consumer-{number}")
+    tasks = [slot.task for slot in session.slots if slot.task is not None]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         for task in tasks:
@@ -39,11 +38,12 @@ async def run(session: Session, settler: Settler) -> None:
             await _end(tasks)
 
 
-async def _consume(session: Session, settler: Settler) -> None:
+async def _consume(session: Session, settler: Settler, slot: Slot) -> None:
     buffer, run_job, put = session.buffer, session.runner.run, settler.put
     while True:
-        job = await buffer.take()
+        slot.job = job = await buffer.take()
         put(await run_job(job))
+        slot.job = None
         buffer.finished()
         if session.stopping and not buffer.running:
             session.drained.set()

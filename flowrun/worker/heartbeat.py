@@ -112,6 +112,8 @@ class Heartbeat:
                 self._tell(session.lost.set)
                 return await self._wait(stop, None)
             beats += 1
+            if beat.cancelled:
+                self._tell(session.interrupt, beat.cancelled)
             # After an outage every worker's time is up: give the others one beat to come back.
             self._tell(self._on_beat, beat if beats > 1 else beat._replace(others_expired=False))
             await self._wait(stop, settings.heartbeat)
@@ -130,11 +132,17 @@ class Heartbeat:
         elif payload == "timer":
             self._tell(session.wake.due.set)
         elif payload.startswith("await "):
-            ids = [UUID(id) for id in payload[6:].split(",")]
-            self._tell(session.remember_awaited, ids)
+            self._tell(session.remember_awaited, _ids(payload))
+        elif payload.startswith("cancel "):
+            self._tell(session.interrupt, _ids(payload))
 
     def _tell(self, function: Callable[..., Any], *args: Any) -> None:
         try:
             self._loop.call_soon_threadsafe(function, *args)
         except RuntimeError:
             return  # the worker's loop is closed already
+
+
+def _ids(payload: str) -> list[UUID]:
+    """The ids behind the first word."""
+    return [UUID(id) for id in payload.partition(" ")[2].split(",")]

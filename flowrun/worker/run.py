@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import traceback
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 import anyio
-import anyio.to_thread
 
 from flowrun import codec
-from flowrun.context import Job
+from flowrun.context import Job, Parents, Services
 from flowrun.core.attempt import Attempted, Claimed, Ending, Failure, Success
 from flowrun.core.outcome import Again, Policy, decide, policy
 from flowrun.core.references import Unresolved, put_back
 from flowrun.core.states import Outcome
 from flowrun.errors import HandlerSignal, InvalidArguments, Snooze
 from flowrun.registry import Definition, Registry
+from flowrun.worker.threads import Threads
 
 logger = logging.getLogger("flowrun.job")
 
@@ -32,17 +35,31 @@ class AttemptTimeout(TimeoutError):
 class Runner:
     """Runs attempts with the handlers of one registry."""
 
-    def __init__(self, registry: Registry, *, concurrency: int, max_payload: int, error_text: int) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        threads: Threads,
+        services: Callable[[Claimed], Services],
+        attempt: ContextVar[Claimed | None],
+        max_payload: int,
+        error_text: int,
+    ) -> None:
         self._registry = registry
+        self._threads = threads
+        self._services = services
+        self._attempt = attempt
         self._max_payload = max_payload
         self._error_text = error_text
-        self._threads = anyio.CapacityLimiter(concurrency)
         self._known: dict[str, tuple[Definition, Policy, bool]] = {}
         """By type; the last says that nothing but the function is to be called."""
 
     async def run(self, job: Claimed) -> Attempted:
         """Run one attempt. Never raises, but for the cancellation of the task it runs in."""
         definition, rules, simple = self._known.get(job.type) or self._learn(job.type)
+        if job.interrupted:
+            return _stopped(job)
+        self._attempt.set(job)
         try:
             if simple and job.options is None and job.bindings is None and job.attempt <= rules.attempts:
                 value = await definition.function(**definition.decode(job.args))
@@ -51,34 +68,40 @@ class Runner:
                     rules = policy(definition.options, codec.load(job.options))
                 if job.attempt > rules.attempts:
                     return self._gave_up(job, rules)
-                value = await self._call(definition, self._arguments(job, definition, rules), rules)
+                value = await self._call(job, definition, self._arguments(job, definition, rules), rules.timeout)
+            job.over = True
+            if job.settled:
+                return _over(job)
+            if job.interrupted:
+                return _interrupted(job)
+            more = None if job.outbox is None else job.outbox.sealed()
         except asyncio.CancelledError as error:
+            job.over = True
+            if job.interrupted:
+                return _interrupted(job)
+            if job.settled and job.scope is not None and job.scope.cancel_called:
+                return _over(job)
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
             return self._failed(job, rules, error)
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a handler fails the job, not the worker
-            return self._failed(job, rules, error)
-        if value is None:
-            return Success(job.id, job.lease, job.attempt, "null")
+            job.over = True
+            if job.settled:
+                logger.warning("job %s (%s) was completed, and then its handler raised %r", job.id, job.type, error)
+                return _over(job)
+            return _interrupted(job) if job.interrupted else self._failed(job, rules, error)
         try:
-            return Success(job.id, job.lease, job.attempt, self._dump(value, definition))
+            result = (
+                "null" if value is None else codec.dump_as(value, definition.to_plain_result, limit=self._max_payload)
+            )
+            if more is None:
+                return Success(job.id, job.lease, job.attempt, result)
+            return Ending(job.id, job.lease, job.attempt, Outcome.SUCCEEDED, result, more=more, flow_id=more.grows)
         except codec.NotStorable as error:
             at = f" at {error.path!r}" if error.path else ""
             reason = f"the result cannot be stored{at}: {error.reason}"
             return self._over(job, Failure("flowrun.ResultNotStorable", reason, None))
-
-    def _dump(self, value: Any, definition: Definition) -> str:
-        try:
-            return codec.dump(value, limit=self._max_payload)
-        except codec.NotStorable as error:
-            if not error.foreign:
-                raise
-            try:
-                plain = definition.to_plain_result(value)
-            except (ValueError, TypeError, RecursionError):
-                raise error from None
-            return codec.dump(plain, limit=self._max_payload)
 
     def _learn(self, type: str) -> tuple[Definition, Policy, bool]:
         definition = self._registry.get(type)
@@ -87,10 +110,20 @@ class Runner:
         known = self._known[type] = (definition, rules, simple)
         return known
 
-    async def _call(self, definition: Definition, arguments: dict[str, Any], rules: Policy) -> Any:
-        if definition.threaded:
-            return await self._limited(self._in_thread(partial(definition.function, **arguments)), rules.timeout)
-        return await self._limited(definition.function(**arguments), rules.timeout)
+    async def _call(
+        self, job: Claimed, definition: Definition, arguments: dict[str, Any], timeout: float | None
+    ) -> Any:
+        """Call the handler in a cancel scope, by which its time ends, or it is asked to stop."""
+        value: Any = None
+        with anyio.CancelScope(deadline=anyio.current_time() + timeout if timeout else math.inf) as job.scope:
+            if definition.threaded:
+                value = await self._threads.run(partial(definition.function, **arguments))
+            else:
+                value = await definition.function(**arguments)
+        if job.scope.cancel_called and not job.interrupted:
+            # Also when the handler swallowed the cancellation and returned: its time was over.
+            raise AttemptTimeout(f"the attempt took longer than {timeout} s")
+        return value
 
     def _arguments(self, job: Claimed, definition: Definition, rules: Policy) -> dict[str, Any]:
         if job.bindings is None:
@@ -104,27 +137,8 @@ class Runner:
                 raise InvalidArguments(f"job of type {job.type!r}, {error}") from None
             arguments = definition.decode_value(plain)
         if definition.job_parameter is not None:
-            arguments[definition.job_parameter] = _context(job, rules)
+            arguments[definition.job_parameter] = _context(job, rules, self._services(job))
         return arguments
-
-    async def _limited(self, call: Any, timeout: float | None) -> Any:
-        if timeout is None:
-            return await call
-        value: Any = None
-        with anyio.move_on_after(timeout) as scope:
-            value = await call
-        if scope.cancel_called:
-            # Also when the handler swallowed the cancellation and returned: its time was over.
-            raise AttemptTimeout(f"the attempt took longer than {timeout} s")
-        return value
-
-    async def _in_thread(self, call: Callable[[], Any]) -> Any:
-        value, error = await anyio.to_thread.run_sync(
-            partial(_caught, call), limiter=self._threads, abandon_on_cancel=True
-        )
-        if error is not None:
-            raise error
-        return value
 
     def _failed(self, job: Claimed, rules: Policy, error: BaseException) -> Ending:
         failure = describe(error, self._error_text)
@@ -158,12 +172,32 @@ class Runner:
         return Ending(job.id, job.lease, job.attempt, Outcome.FAILED, error=error)
 
 
-def _caught(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-    """What a call in a thread came to. A GeneratorExit that travelled by a future would end all that wait for it."""
-    try:
-        return call(), None
-    except BaseException as error:  # noqa: BLE001 - raised again where it belongs
-        return None, error
+def interrupt(job: Claimed, task: asyncio.Task[Any]) -> None:
+    """Ask the attempt that ``task`` runs to stop."""
+    if not job.interrupted and not job.over:
+        job.interrupted = True
+        if job.scope is not None:
+            job.scope.cancel()
+        else:
+            task.cancel()
+
+
+def _interrupted(job: Claimed) -> Ending:
+    """An attempt that was asked to stop, whatever its handler made of that."""
+    task = asyncio.current_task()
+    if job.scope is None and task is not None and task.uncancel():
+        raise asyncio.CancelledError
+    return _stopped(job)
+
+
+def _over(job: Claimed) -> Ending:
+    """A job that its handler has settled is in no lease any more: its settle finds nothing to do but count."""
+    return Ending(job.id, job.lease, job.attempt, None, attempts_used=job.attempt)
+
+
+def _stopped(job: Claimed) -> Ending:
+    job.over = True
+    return Ending(job.id, job.lease, job.attempt, Outcome.CANCELLED)
 
 
 def describe(error: BaseException, limit: int) -> Failure:
@@ -184,8 +218,9 @@ def describe(error: BaseException, limit: int) -> Failure:
     return Failure(codec.clean_text(name, 200), codec.clean_text(message, limit), trace)
 
 
-def _context(job: Claimed, rules: Policy) -> Job:
+def _context(job: Claimed, rules: Policy, services: Services) -> Job:
     stored = codec.load(job.options) if job.options is not None else {}
+    dispatched_by = stored.get("dispatched_by")
     return Job(
         id=job.id,
         type=job.type,
@@ -196,4 +231,7 @@ def _context(job: Claimed, rules: Policy) -> Job:
         name=job.name,
         priority=job.priority,
         tags=tuple(stored.get("tags", ())),
+        dispatched_by=None if dispatched_by is None else UUID(dispatched_by),
+        parents=None if job.parents is None else Parents(job.parents, codec.load),
+        services=services,
     )

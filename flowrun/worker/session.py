@@ -7,16 +7,28 @@ import os
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from flowrun import mint
 from flowrun.client.dispatch import Client
+from flowrun.core.attempt import Claimed
 from flowrun.core.options import SYSTEM_QUEUE
 from flowrun.store.pool import PINNED
 from flowrun.worker.buffer import Buffer
-from flowrun.worker.run import Runner
+from flowrun.worker.run import Runner, interrupt
+from flowrun.worker.services import JobServices
+from flowrun.worker.threads import Threads
 from flowrun.worker.wake import Wake
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A consumer's place: the task, and the job it runs right now."""
+
+    job: Claimed | None = None
+    task: asyncio.Task[None] | None = None
 
 
 @dataclass(eq=False)
@@ -38,12 +50,18 @@ class Session:
         settings = self.client.settings
         self.buffer = Buffer(self.concurrency)
         self.wake = Wake([*self.queues, SYSTEM_QUEUE])
+        threads = Threads(self.concurrency)
         self.runner = Runner(
             self.client.registry,
-            concurrency=self.concurrency,
+            threads=threads,
+            services=partial(JobServices, self.client, threads, settings.max_payload, (self.id, self.name)),
+            attempt=self.client.attempt,
             max_payload=settings.max_payload,
             error_text=settings.error_text,
         )
+        self.job_takers = frozenset(one.type for one in self.client.registry if one.job_parameter is not None)
+        """Types whose handlers take the running job."""
+        self.slots = [Slot() for _ in range(self.concurrency)]
         self.drained = asyncio.Event()
         self.awaited: dict[UUID, None] = {}
         """Jobs and flows that somebody in another process waits for."""
@@ -53,6 +71,16 @@ class Session:
         """A number for a lease; never used twice under this id."""
         self._leases += 1
         return self._leases
+
+    def interrupt(self, ids: Iterable[UUID]) -> None:
+        """Jobs were asked to stop: those that run here are told."""
+        wanted = set(ids)
+        for job in self.buffer.jobs:
+            if job.id in wanted:
+                job.interrupted = True
+        for slot in self.slots:
+            if slot.job is not None and slot.job.id in wanted and slot.task is not None:
+                interrupt(slot.job, slot.task)
 
     def announce(self, ids: Sequence[UUID]) -> None:
         """Jobs have ended: tell those who wait."""

@@ -10,15 +10,17 @@ from uuid import UUID
 
 import anyio
 
-from flowrun import codec
+from flowrun import codec, crash
 from flowrun.client.shield import shielded
 from flowrun.core.attempt import Attempted, Ending, Failure, Success
-from flowrun.core.compile import END_TYPE, JOIN_TYPE
+from flowrun.core.compile import TYPES
 from flowrun.core.options import SYSTEM_QUEUE
 from flowrun.core.states import Outcome
+from flowrun.errors import FlowrunError
 from flowrun.store import settle, upkeep
+from flowrun.store.finish import Settled
 from flowrun.store.pool import LOST, REFUSED, REPEATABLE, UNSENDABLE
-from flowrun.store.settle import Leases, Settled
+from flowrun.store.settle import Leases
 from flowrun.worker.intake import take_in
 from flowrun.worker.session import Session
 
@@ -45,7 +47,7 @@ class Settler:
         self._doubtful: list[int] = []
         """Handoffs whose settle was sent and never answered."""
         self._queues = [*session.queues, SYSTEM_QUEUE]
-        self._types = [*session.types, END_TYPE, JOIN_TYPE]
+        self._types = [*session.types, *TYPES.values()]
 
     def put(self, attempted: Attempted) -> None:
         """Settle this with the next batch."""
@@ -77,6 +79,7 @@ class Settler:
         successes, self._successes = self._successes[:LARGEST], self._successes[LARGEST:]
         endings, self._endings = self._endings[:LARGEST], self._endings[LARGEST:]
         self.pending = len(self._successes) + len(self._endings)
+        crash.point("settle.before")
         if successes:
             leases = Leases(*self._session.buffer.release(success.lease for success in successes))
             connection, slow = await self._settle(connection, successes, leases)
@@ -125,6 +128,7 @@ class Settler:
                 continue
             except REFUSED as error:
                 return connection, await self._one_by_one(successes, error)
+            crash.point("settle.answered")
             if resent:
                 # The first call may have been done: what it released was in the answer that is lost.
                 session.announce([success.id for success in successes])
@@ -159,7 +163,7 @@ class Settler:
                     endings=endings,
                     leases=leases,
                 )
-            except (*UNSENDABLE, *REPEATABLE, *LOST, *REFUSED) as error:
+            except (*UNSENDABLE, *REPEATABLE, *LOST, *REFUSED, FlowrunError) as error:
                 if isinstance(error, REPEATABLE) or (isinstance(error, LOST) and not isinstance(error, UNSENDABLE)):
                     connection = await self._after(error, connection)
                     continue
@@ -196,6 +200,8 @@ class Settler:
             session.client.notifier.wake(settled.queues)
         if settled.scheduled:
             session.wake.due.set()
+        if settled.interrupt:
+            session.client.notifier.interrupt(settled.interrupt)
 
     def _report_late(self, successes: Sequence[Success], settled: Settled, resent: bool) -> None:
         missing = len(successes) - len(settled.ids) - len(settled.slow)

@@ -152,6 +152,7 @@ class Supervisor:
                 queues=session.queues,
                 concurrency=session.concurrency,
                 lease=settings.lease,
+                types=session.types,
             )
 
         await database.repeat(verb)

@@ -7,10 +7,12 @@ from time import monotonic
 
 import anyio
 
+from flowrun.client.control import tell
 from flowrun.client.shield import shielded
 from flowrun.core.attempt import Ending
 from flowrun.errors import DatabaseError
-from flowrun.store import upkeep
+from flowrun.store import control, upkeep
+from flowrun.store.finish import Settled
 from flowrun.store.pool import LOST, REPEATABLE, Connection
 from flowrun.store.upkeep import Beat, Due, Rescued
 from flowrun.worker.session import Session
@@ -60,12 +62,20 @@ class Timers:
             await self._session.wake.due.wait()
 
     async def _make_due(self) -> Due:
-        database = self._session.client.database
+        client = self._session.client
+        settled = Settled()
 
         async def verb(connection: Connection) -> Due:
-            return await upkeep.make_due(connection, database.sql)
+            nonlocal settled
+            settled = Settled()
+            due = await upkeep.make_due(connection, client.database.sql)
+            if due.next_due is not None and due.next_due <= 0:
+                await control.overdue(connection, client.database.sql, settled)
+            return due
 
-        return await shielded(database.repeat(verb))
+        due = await shielded(client.database.repeat(verb))
+        tell(client, settled)
+        return due
 
 
 class Rescuer:

@@ -1,0 +1,132 @@
+"""Flowrun's own jobs: ends of flows, joins, verdicts, gates, sleeps and maps. They are done where they are claimed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from flowrun import codec, mint
+from flowrun.core.attempt import Attempted, Claimed, Ending, Success
+from flowrun.core.growth import Expansion, Parked
+from flowrun.core.plan import JobRow
+from flowrun.core.references import Unresolved, put_back
+from flowrun.core.states import Kind, Outcome
+from flowrun.store.pool import Id
+
+_BAD = (Outcome.FAILED, Outcome.CANCELLED)
+
+
+@dataclass(slots=True)
+class Known:
+    """What they need to know of the rest."""
+
+    verdicts: Mapping[UUID, int] = field(default_factory=dict)
+    """By flow: the worst outcome of its jobs, where one did not succeed."""
+    outcomes: Mapping[UUID, tuple[int, bool]] = field(default_factory=dict)
+    """Of the items of maps: outcome, and whether their failure counts for nothing."""
+    compensated: Mapping[UUID, str] = field(default_factory=dict)
+    """By flow: how its compensations went."""
+
+
+def do(job: Claimed, known: Known) -> Attempted:
+    """What comes of one of flowrun's own jobs."""
+    match Kind(job.kind):
+        case Kind.END:
+            return _end(job, known)
+        case Kind.VERDICT:
+            bad = job.flow_id is not None and job.flow_id in known.verdicts
+            return _failed(job) if bad else Success(job.id, job.lease, job.attempt, None)
+        case Kind.GATE:
+            return _gate(job)
+        case Kind.MAP:
+            return _gather(job, known) if is_expanded(job) else _expand(job)
+        case _:
+            return Success(job.id, job.lease, job.attempt, None)
+
+
+def is_expanded(job: Claimed) -> bool:
+    """Whether a map's items are there already: it is claimed once before and once after them."""
+    return bool(job.bindings == "[]")
+
+
+def _end(job: Claimed, known: Known) -> Attempted:
+    worst = known.verdicts.get(job.id)
+    if worst is not None:
+        detail = known.compensated.get(job.id)
+        error = None if detail is None else codec.dump({"detail": detail})
+        return Ending(job.id, job.lease, job.attempt, Outcome(worst), error=error)
+    if job.bindings is None:
+        return Success(job.id, job.lease, job.attempt, None)
+    return Success(job.id, job.lease, job.attempt, codec.dump(_arguments(job)["result"]))
+
+
+def _gate(job: Claimed) -> Attempted:
+    asked = codec.load(job.args)
+    default = codec.dump(asked["default"]) if "default" in asked else None
+    parked = Parked(asked["signal"], asked.get("timeout"), default)
+    return Ending(job.id, job.lease, job.attempt, None, more=parked, flow_id=job.flow_id)
+
+
+def _expand(job: Claimed) -> Attempted:
+    try:
+        asked = _arguments(job)
+    except Unresolved as error:
+        return _failed(job, str(error).removeprefix("argument 'over': "))
+    items = asked["over"]
+    if not isinstance(items, list):
+        return _failed(job, f"a map is over a list; its source is {_kind(items)}")
+    if not items:
+        return Success(job.id, job.lease, job.attempt, "[]")
+    if job.flow_id is None:
+        return _failed(job, "a map is a node of a flow")
+    rows = _items(job, items, asked)
+    args = codec.dump({"on_error": asked["on_error"], "items": len(items)})
+    expansion = Expansion(job.id, job.flow_id, rows, args)
+    return Ending(job.id, job.lease, job.attempt, None, more=expansion, flow_id=job.flow_id)
+
+
+def _items(job: Claimed, items: Sequence[Any], asked: dict[str, Any]) -> list[JobRow]:
+    like = codec.load(job.options or "{}")["item"]
+    options = codec.dump(like["options"]) if like["options"] else None
+    run_at = None if like["run_at"] is None else datetime.fromisoformat(like["run_at"])
+    rest: tuple[Any, ...] = (like["priority"], like["optional"], like["delay"], run_at, options, [])
+    # The flow's byte at the end of every id: see mint.
+    shard = job.id.bytes[-1:]
+    ids = [Id(id.bytes[:-1] + shard) for id in mint.flow_ids(len(items))[1]]
+
+    def row(number: int, id: UUID, item: Any) -> JobRow:
+        args = codec.dump({**asked["with"], asked["argument"]: item})
+        name = f"{job.name}[{number}]"
+        return JobRow(id, job.flow_id, Kind.HANDLER, name, like["queue"], like["type"], args, None, None, *rest)
+
+    return [row(number, id, item) for number, (id, item) in enumerate(zip(ids, items, strict=True))]
+
+
+def _gather(job: Claimed, known: Known) -> Attempted:
+    ends = [known.outcomes.get(id, (Outcome.SKIPPED, False)) for id in job.sources or ()]
+    bad = [outcome for outcome, optional in ends if outcome in _BAD and not (optional and outcome == Outcome.FAILED)]
+    if bad:
+        failed = sum(outcome == Outcome.FAILED for outcome in bad)
+        message = f"{failed} of {len(ends)} items failed" if failed else "some of its items were cancelled"
+        error = codec.dump({"type": "flowrun.MapFailed", "message": message})
+        return Ending(job.id, job.lease, job.attempt, Outcome(min(bad)), error=error)
+    return Success(job.id, job.lease, job.attempt, f"[{','.join(value or 'null' for value in job.values or ())}]")
+
+
+def _arguments(job: Claimed) -> dict[str, Any]:
+    arguments: dict[str, Any] = codec.load(job.args)
+    if job.bindings is not None:
+        put_back(arguments, codec.load(job.bindings), [None if v is None else codec.load(v) for v in job.values or ()])
+    return arguments
+
+
+def _failed(job: Claimed, message: str | None = None) -> Ending:
+    error = None if message is None else codec.dump({"type": "flowrun.InvalidFlow", "message": message})
+    return Ending(job.id, job.lease, job.attempt, Outcome.FAILED, error=error)
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else f"a {type(value).__name__}"

@@ -1,0 +1,93 @@
+"""A handler's own transaction, in which its job can be settled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+from uuid import UUID
+
+from flowrun import codec, crash
+from flowrun.client.control import tell
+from flowrun.client.dispatch import Client
+from flowrun.client.outbox import AttemptOutbox
+from flowrun.client.shield import shielded
+from flowrun.core.attempt import Claimed, Ending
+from flowrun.core.states import Outcome
+from flowrun.errors import FlowrunError, LeaseLost
+from flowrun.store import settle
+from flowrun.store.finish import Settled
+from flowrun.store.settle import Leases
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class JobTransaction:
+    """What ``job.transaction()`` gives. See :class:`flowrun.context.Transaction`."""
+
+    def __init__(self, client: Client, job: Claimed, worker: tuple[UUID, str], max_payload: int) -> None:
+        self._client = client
+        self._job = job
+        self._worker = worker
+        self._max_payload = max_payload
+        self._acquired: Any = None
+        self._transaction: Any = None
+        self._settled: Settled | None = None
+        self.connection: Any = None
+
+    async def __aenter__(self) -> Self:
+        self._acquired = self._client.database.acquire()
+        self.connection = await self._acquired.__aenter__()
+        try:
+            self._transaction = self.connection.transaction(isolation="read_committed")
+            await shielded(self._transaction.start())
+        except BaseException:
+            await self._release()
+            raise
+        return self
+
+    async def complete(self, result: Any = None) -> None:
+        """Settle the job in this transaction."""
+        job = self._job
+        if self._settled is not None:
+            raise FlowrunError("complete() was called before in this transaction: a job is settled once")
+        definition = self._client.registry.get(job.type)
+        text = codec.dump_as(result, definition.to_plain_result, limit=self._max_payload)
+        more = None
+        if isinstance(job.outbox, AttemptOutbox):
+            more = job.outbox.sealed()
+            job.outbox.close()
+        grows = None if more is None else more.grows
+        ending = Ending(job.id, job.lease, job.attempt, Outcome.SUCCEEDED, text, more=more, flow_id=grows)
+        settled = await settle.settle_in(
+            self.connection,
+            self._client.database.sql,
+            worker_id=self._worker[0],
+            worker=self._worker[1],
+            endings=[ending],
+            leases=Leases([job.lease], []),
+        )
+        if job.id not in settled.ids:
+            raise LeaseLost(f"job {job.type!r} ({job.id}) is not this worker's any more: nothing of it is committed")
+        self._settled = settled
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        crash.point("transaction.before end")
+        # Cancelled inside a transaction, asyncpg under anyio skips the rollback: neither end of it is cut.
+        try:
+            await shielded(self._transaction.rollback() if error is not None else self._transaction.commit())
+        except BaseException:
+            self.connection.terminate()
+            await self._release()
+            if error is None:
+                raise
+        else:
+            crash.point("transaction.ended")
+            await self._release()
+            if error is None and self._settled is not None:
+                self._job.settled = self._job.over = True
+                tell(self._client, self._settled)
+
+    async def _release(self) -> None:
+        await shielded(self._acquired.__aexit__(None, None, None))
