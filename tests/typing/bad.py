@@ -13,7 +13,13 @@ async def charge(order_id: int, token: str) -> int:
 
 
 @app.handler
-async def email(job: Job, to: str) -> None: ...
+async def email(job: Job, to: str) -> None:
+    await job.step("charge", charge, order_id="1", token="t")  # wrong
+    await job.step("charge", charge(1, "t"))  # wrong
+    await job.progress("half")  # wrong
+    job.parents["charge"].outcome = "failed"  # wrong
+    if job.parents["charge"].outcome == "done":  # wrong
+        return
 
 
 @app.handler
@@ -29,6 +35,7 @@ async def main() -> None:
     await email.dispatch(recipient="x")  # wrong
     charge.job(1, "t").options(prority=1)  # wrong
     charge.job(1, "t").options(priority="high")  # wrong
+    charge.job(1, "t").options(on_conflict="ignore")  # wrong
     resize.job(path=1)  # wrong
     flow = app.flow("f")
     first = flow.add(charge.job(1, "t"))

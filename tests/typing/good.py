@@ -15,6 +15,7 @@ from flowrun import (
     JobSpec,
     JobStatus,
     Node,
+    Parent,
     any_of,
     at_least,
     backoff,
@@ -37,6 +38,12 @@ async def charge_payment(order_id: int, token: str) -> Receipt:
 @app.handler
 async def send_email(job: Job, to: str) -> None:
     job.log.info("sending to %s", to)
+    assert_type(await job.step("charge", charge_payment, 1, token="t"), Receipt)
+    assert_type(await job.step("resize", resize, "a.png"), str)
+    assert_type(await job.step("count", lambda: 5), int)
+    await job.progress(0.5, "sent")
+    assert_type(job.parents["pay"], Parent)
+    assert_type(job.parents.get("pay"), Parent | None)
 
 
 @app.handler
@@ -74,9 +81,12 @@ async def main() -> None:
     spec = charge_payment.job(order_id=1, token="t").options(priority=1, delay=5.0)
     assert_type(spec, JobSpec[Receipt])
     assert_type(await spec.dispatch(), JobRun[Receipt])
+    keyed = spec.options(key="order-1", on_conflict="replace", key_ttl=60.0)
+    assert_type(await keyed.dispatch(tx=object(), now=True), JobRun[Receipt])
+    assert_type((await keyed.dispatch()).duplicate, bool)
     assert_type(await send_email.dispatch(to="x"), JobRun[None])
     assert_type(await resize_with_job.job("x").dispatch(), JobRun[bytes])
-    flow = app.flow("order-42", queue="billing")
+    flow = app.flow("order-42", queue="billing", key="order-42", on_conflict="raise")
     pay = flow.add(charge_payment.job(order_id=42, token="t"))
     assert_type(pay, Node[Receipt])
     invoice = flow.add(generate_invoice.job(receipt=pay.result), after=pay)
@@ -89,7 +99,8 @@ async def main() -> None:
     flow_run = await flow.dispatch()
     assert_type(flow_run, FlowRun)
     assert_type(await flow_run.wait(timeout=5.0), FlowStatus)
-    runs = await app.dispatch_many([send_email.job(to=user) for user in ("a", "b")])
+    assert_type((await flow.dispatch(tx=object(), now=True)).duplicate, bool)
+    runs = await app.dispatch_many([send_email.job(to=user) for user in ("a", "b")], tx=object(), now=True)
     print(len(runs))
     async with app.worker(concurrency=10, queues=["default", "billing"]):
         pass
