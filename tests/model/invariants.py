@@ -15,16 +15,49 @@ import asyncpg
 EDGES = """
 edge as (
     select
-        e.parent_id, e.child_id, e.condition, p.id is not null as decided, p.finished_at,
+        e.parent_id, e.child_id, e.asks as condition, p.id is not null as decided, p.finished_at,
         p.id is not null and (
-            e.condition = 2
-            or (e.condition = 1 and p.outcome = 2)
-            or (e.condition = 3 and p.outcome = 1)
-            or (e.condition = 0 and (p.outcome = 1 or (p.outcome = 2 and parent.optional)))
-        ) as satisfied
-    from flowrun.edges e
+            e.asks = 2
+            or (e.asks = 1 and p.outcome = 2)
+            or (e.asks = 3 and p.outcome = 1)
+            or (e.asks = 4 and p.outcome = 3)
+            or (e.asks in (0, 4) and (p.outcome = 1 or (p.outcome = 2 and parent.optional)))
+        ) and case
+            when e.op is null then true
+            when p.outcome is distinct from 1 then false
+            when e.op = '==' then e.got = e.value
+            when e.op = '!=' then e.got <> e.value
+            when e.op = 'in' then e.value @> jsonb_build_array(e.got)
+            when e.op = 'not in' then not e.value @> jsonb_build_array(e.got)
+            when e.op = 'contains' then
+                (jsonb_typeof(e.got) = 'string' and position(e.value #>> '{}' in e.got #>> '{}') > 0)
+                or (jsonb_typeof(e.got) = 'array' and e.got @> jsonb_build_array(e.value))
+                or (jsonb_typeof(e.got) = 'object' and e.got ? (e.value #>> '{}'))
+            when jsonb_typeof(e.got) <> jsonb_typeof(e.value) then false
+            else (e.op = '<' and e.got < e.value) or (e.op = '<=' and e.got <= e.value)
+                or (e.op = '>' and e.got > e.value) or (e.op = '>=' and e.got >= e.value)
+        end as satisfied
+    from (
+        select
+            edges.parent_id, edges.child_id, coalesce((test ->> 'on')::int, condition) as asks, test ->> 'op' as op,
+            test -> 'value' as value,
+            coalesce(
+                (select result from flowrun.finished where id = parent_id)
+                #> array(select jsonb_array_elements_text(test -> 'path')),
+                'null'
+            ) as got
+        from flowrun.edges
+    ) e
     left join flowrun.jobs parent on parent.id = e.parent_id
     left join flowrun.finished p on p.id = e.parent_id
+),
+operated as (
+    -- Jobs of flows in which people have decided something by hand: what they kept need not follow from what is now.
+    select j.id from flowrun.jobs j left join flowrun.flows fl on fl.id = j.flow_id
+    where exists (
+        select from flowrun.audit a
+        where a.verb in ('retry', 'resolve', 'skip') and (a.job_id = j.id or a.flow_id = fl.root_id or a.flow_id = j.id)
+    )
 ),
 held as (
     select u.id, u.attempt, l.worker_id, l.n, l.claimed_at
@@ -43,6 +76,10 @@ released as (
 """
 
 
+HARMLESS = ("another won the race", "another item of the map failed", "not to be compensated")
+"""Why jobs are cancelled whose flow can succeed all the same."""
+
+
 @dataclass(frozen=True)
 class Check:
     name: str
@@ -55,15 +92,20 @@ class Check:
 CHECKS = [
     Check(
         "standing",
-        "a job stands in exactly one of blocked, scheduled, ready, leases, finished",
+        "a job stands in exactly one of blocked, scheduled, ready, leases, gates, finished",
         """
         select j.id, array_remove(array_agg(s.place order by s.place), null) as places
         from flowrun.jobs j
         left join (
             select id, 'blocked' as place from flowrun.blocked
-            union all select id, 'scheduled' from flowrun.scheduled
-            union all select id, 'ready' from flowrun.ready
-            union all select id, 'running' from running
+            -- A gate with a time limit stands in the schedule besides, and is claimed when its time is over.
+            union all select id, 'gate' from flowrun.gates
+            union all (
+                select id, 'scheduled' from flowrun.scheduled
+                union all select id, 'ready' from flowrun.ready
+                union all select id, 'running' from running
+                except select id, place from flowrun.gates, (values ('scheduled'), ('ready'), ('running')) p (place)
+            )
             union all select id, 'finished' from flowrun.finished
         ) s on s.id = j.id
         group by j.id having count(s.place) <> 1
@@ -83,6 +125,11 @@ CHECKS = [
             union all select parent_id, 'edges' from flowrun.edges
             union all select child_id, 'edges' from flowrun.edges
             union all select id, 'flows' from flowrun.flows
+            union all select id, 'gates' from flowrun.gates
+            union all select id, 'cancels' from flowrun.cancels
+            union all select id, 'deadlines' from flowrun.deadlines
+            union all select job_id, 'steps' from flowrun.steps
+            union all select job_id, 'progress' from flowrun.progress
             union all select unnest(sources), 'sources' from flowrun.jobs
         ) s where not exists (select from flowrun.jobs j where j.id = s.id)
         """,
@@ -92,7 +139,7 @@ CHECKS = [
         "a job that has edges starts after at least one parent that satisfies one; after its only parent in any case",
         """
         select f.id, f.started_at from flowrun.finished f
-        where f.started_at is not null
+        where f.started_at is not null and f.id not in (select id from operated)
         and exists (select from edge where edge.child_id = f.id)
         and not exists (
             select from edge where edge.child_id = f.id and edge.satisfied and edge.finished_at <= f.started_at
@@ -104,7 +151,7 @@ CHECKS = [
         "a skipped job was never started, used no attempt, and names a parent as cause that disappointed it",
         """
         select f.id, f.started_at, f.attempt, f.cause from flowrun.finished f
-        where f.outcome = 4 and (
+        where f.outcome = 4 and f.id not in (select id from operated) and (
             f.started_at is not null or f.attempt <> 0 or not exists (
                 select from edge
                 where edge.child_id = f.id and edge.parent_id = f.cause and edge.decided and not edge.satisfied
@@ -125,7 +172,8 @@ CHECKS = [
         "no job with edges is past waiting while none of them is satisfied",
         """
         select r.id from released r
-        where exists (select from edge where edge.child_id = r.id)
+        where exists (select from edge where edge.child_id = r.id) and r.id not in (select id from operated)
+        and not exists (select from flowrun.finished f where f.id = r.id and f.error ->> 'type' = 'flowrun.StartedTooLate')
         and not exists (select from edge where edge.child_id = r.id and edge.satisfied)
         """,
     ),
@@ -159,12 +207,24 @@ CHECKS = [
     ),
     Check(
         "I8 settled once",
-        "an outcome belongs to an attempt: attempts used from 1, none of them a skip's, none beyond what the job has",
+        "success and failure belong to an attempt, a skip to none, a cancel to one that ran; none beyond what it has",
         """
-        select f.id, f.outcome, f.attempt, j.options from flowrun.finished f join flowrun.jobs j on j.id = f.id
-        where (f.outcome in (1, 2)) <> (f.attempt > 0 and f.started_at is not null)
-        or f.started_at > f.finished_at
-        or f.attempt > (j.options ->> 'attempts')::int
+        select f.id, j.kind, f.outcome, f.attempt, f.started_at, j.options
+        from flowrun.finished f join flowrun.jobs j on j.id = f.id
+        where f.id not in (select id from operated) and (
+            f.started_at > f.finished_at
+            or (
+                f.attempt > (j.options ->> 'attempts')::int + coalesce((j.options ->> 'before')::int, 0)
+                and coalesce(f.error ->> 'type', '') <> 'flowrun.WorkerLost'  -- the last was lost: it is not run again
+            )
+            or case f.outcome
+                when 4 then f.attempt > 0 or f.started_at is not null
+                when 3 then f.attempt = 0 and f.started_at is not null
+                -- A signal ends a gate that is in no lease; so does start_by a job that nobody has claimed.
+                else (f.attempt = 0 or f.started_at is null) and j.kind <> 3
+                    and coalesce(f.error ->> 'type', '') <> 'flowrun.StartedTooLate'
+            end
+        )
         """,
     ),
     Check(
@@ -177,9 +237,14 @@ CHECKS = [
             select coalesce(array_agg(attempt order by attempt), '{}') as attempts
             from flowrun.attempts where job_id = f.id
         ) a
-        where (f.outcome = 1 and f.attempt <= any(a.attempts))
-        or (f.outcome = 2 and f.attempt <> all(a.attempts))
-        or f.attempt < any(a.attempts)
+        where f.id not in (select id from operated) and (
+            (f.outcome = 1 and f.attempt <= any(a.attempts))
+            or (
+                f.outcome = 2 and f.attempt <> all(a.attempts)
+                and f.error ->> 'type' not in ('flowrun.StartedTooLate', 'flowrun.WorkerLost')
+            )
+            or f.attempt < any(a.attempts)
+        )
         """,
     ),
     Check(
@@ -216,6 +281,7 @@ CHECKS = [
             select id, 'blocked' as place from flowrun.blocked
             union all select id, 'scheduled' from flowrun.scheduled
             union all select id, 'ready' from flowrun.ready
+            union all select id, 'gates' from flowrun.gates
             union all select id, 'leases' from held
         ) s
         """,
@@ -248,25 +314,41 @@ async def _flow_states(connection: asyncpg.Connection[Any]) -> list[str]:
     """I16: what each ended flow's jobs make of it, reckoned here once more."""
     rows = await connection.fetch(
         """
-        select j.id, j.kind, j.flow_id, j.optional, f.outcome, f.spoils,
+        select j.id, j.kind, j.flow_id, j.optional, f.outcome, f.spoils, f.error ->> 'message' as why,
+            coalesce(j.options ? 'compensates', false) as compensates,
             exists (select from flowrun.edges e where e.parent_id = j.flow_id and e.child_id = j.id) as callback
         from flowrun.jobs j join flowrun.finished f on f.id = j.id
         """
     )
+    outermost = {row[0] for row in await connection.fetch("select root_id from flowrun.flows")}
     members: dict[Any, list[Any]] = defaultdict(list)
     problems = []
     for row in rows:
         spoils = row["flow_id"] if row["outcome"] == 3 or (row["outcome"] == 2 and not row["optional"]) else None
-        if row["spoils"] != spoils:
+        harmless = row["callback"] or (row["outcome"] == 3 and row["why"] in HARMLESS)
+        if row["spoils"] != (None if harmless else spoils):
             problems.append(f"I16 spoils: job {row['id']} spoils {row['spoils']}, not {spoils}")
-        if row["kind"] < 2 and not row["callback"]:
+        # A compensation is the outermost flow's affair: it runs, or not, when the inner flow has long ended.
+        after = row["callback"] or (row["compensates"] and row["flow_id"] not in outermost)
+        if row["kind"] not in (2, 6) and not after and not harmless:
             members[row["flow_id"]].append(row)
     ends = await connection.fetch(
-        "select fl.id, f.outcome from flowrun.flows fl join flowrun.finished f on f.id = fl.id"
+        "select fl.id, f.outcome, fl.root_id from flowrun.flows fl join flowrun.finished f on f.id = fl.id"
     )
-    for flow, outcome in ends:
+    # Nothing of a flow that was cancelled need have been; and a flow that lost a race is cancelled with all in it.
+    cancelled = {row[0] for row in await connection.fetch("select job_id from flowrun.audit where verb = 'cancel'")}
+    again = "select flow_id from flowrun.audit where verb in ('retry', 'resolve', 'skip')"
+    operated = {row[0] for row in await connection.fetch(again)}
+    cancelled |= {row["id"] for row in rows if row["kind"] == 1 and row["why"] in HARMLESS}
+    for flow, outcome, root in ends:
+        if root in operated or flow in operated:
+            continue
         outcomes = {row["outcome"] for row in members[flow] if not (row["outcome"] == 2 and row["optional"])}
         right = {2} if 2 in outcomes else {3} if 3 in outcomes else {1, 4} if outcomes <= {4} else {1}
+        if flow not in outermost and (outcomes <= {3, 4} or root in cancelled):
+            right |= {4}  # it was never entered, and then the flow around it was cancelled
+        if flow in cancelled and 2 not in outcomes:
+            right = {3}
         if outcome not in right:
             problems.append(
                 f"I16 flow state: flow {flow} ended with outcome {outcome}, its jobs make it {sorted(right)}"
