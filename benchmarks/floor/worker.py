@@ -106,6 +106,8 @@ class Worker:
                 if rows:
                     self.put(rows)
                 if len(rows) == limit:
+                    # There may be more: also for a claim that finds no room now, and is asked again when there is.
+                    self.more = True
                     self.wanted.set()
 
 
