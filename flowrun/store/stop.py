@@ -9,6 +9,7 @@ from uuid import UUID
 
 from flowrun import codec
 from flowrun.core.states import Kind
+from flowrun.errors import DatabaseError
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
 
@@ -75,7 +76,7 @@ async def find(connection: Connection, sql: Statements, ids: Iterable[UUID], *, 
         stopped.ended += left - open_still
         stopped.running += leased & open_still
         left = open_still - leased
-    raise RuntimeError(f"jobs that stand nowhere: {sorted(map(str, left))[:5]}")
+    raise DatabaseError(f"{len(left)} job(s) could not be held, {min(left)} among them: they keep moving; try again")
 
 
 async def hold_open(connection: Connection, sql: Statements, ids: Iterable[UUID]) -> None:
