@@ -19,6 +19,7 @@ from flowrun import (
     any_of,
     at_least,
     backoff,
+    race,
 )
 
 app = Flowrun("postgresql://localhost/shop", schema="jobs", lease=30.0)
@@ -96,6 +97,11 @@ async def main() -> None:
     flow.add_child(pay, send_email.job(to="x"))
     pay.then(resize.job("p")).then(send_email.job("y"))
     flow.on_failure(send_email.job(to="boss"))
+    mapped = flow.map(resize, over=["a", "b"])
+    assert_type(mapped, Node[list[str]])
+    flow.add(resize.job("p"), after=race(pay, mapped.when("length", ">", 1)), compensate=resize.job("q"))
+    gate = flow.wait_for("ok", answers=["yes"], timeout=5.0)
+    flow.add(resize.job("p"), after=gate.when("yes"), cleanup=True)
     flow_run = await flow.dispatch()
     assert_type(flow_run, FlowRun)
     assert_type(await flow_run.wait(timeout=5.0), FlowStatus)
