@@ -50,6 +50,9 @@ async def cancel_job(
         if found is None:
             raise NotFound(f"no job or flow {id} is stored")
         kind, _, ended, _ = found
+        if kind == Kind.END and not ended:
+            # An end that is just being settled is waited for: then it is too late.
+            ended = (await stop.find(connection, sql, [id], withdraw=False)).ended
         if ended:
             return "too late"
         ends: dict[UUID, Ended] = {}

@@ -325,7 +325,7 @@ async def _flow_states(connection: asyncpg.Connection[Any]) -> list[str]:
     problems = []
     for row in rows:
         spoils = row["flow_id"] if row["outcome"] == 3 or (row["outcome"] == 2 and not row["optional"]) else None
-        harmless = row["callback"] or (row["outcome"] == 3 and row["why"] in HARMLESS)
+        harmless = row["callback"] or (row["outcome"] == 3 and (row["compensates"] or row["why"] in HARMLESS))
         if row["spoils"] != (None if harmless else spoils):
             problems.append(f"I16 spoils: job {row['id']} spoils {row['spoils']}, not {spoils}")
         # A compensation is the outermost flow's affair: it runs, or not, when the inner flow has long ended.

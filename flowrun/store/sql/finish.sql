@@ -3,13 +3,13 @@
 --   $6 uuid[] cause  $7 text[] error (JSON; of a skip with {parent} for the name of its cause)
 --   $8 boolean[] harmless: the flow can succeed all the same
 -- Result: id, outcome, optional of the jobs that had no outcome before. A failed or cancelled job that is not optional
--- spoils its flow, unless it is a callback: that comes after it.
+-- spoils its flow, unless it is a callback, which comes after it, or a compensation that was cancelled.
 -- Locks: only what it inserts; a job that another session is finishing right now is waited for, then left alone.
 with new as (
     insert into flowrun.finished (id, outcome, attempt, result, started_at, finished_at, spoils, cause, error)
     select
         u.id, u.outcome, u.attempt, u.result::jsonb, u.started_at, clock_timestamp(),
-        case when not u.harmless and not j.callback and (u.outcome = 3 or (u.outcome = 2 and not j.optional)) then j.flow_id end,
+        case when not u.harmless and not j.callback and ((u.outcome = 3 and not j.undoes) or (u.outcome = 2 and not j.optional)) then j.flow_id end,
         u.cause,
         case
             when u.cause is null then u.error
@@ -19,7 +19,8 @@ with new as (
         $1::uuid[], $2::smallint[], $3::smallint[], $4::text[], $5::timestamptz[], $6::uuid[], $7::text[], $8::boolean[]
     ) with ordinality as u (id, outcome, attempt, result, started_at, cause, error, harmless, place)
     cross join lateral (
-        select flow_id, optional, coalesce(options ? 'callback', false) as callback
+        select flow_id, optional, coalesce(options ? 'callback', false) as callback,
+            coalesce(options ? 'compensates', false) as undoes
         from flowrun.jobs where jobs.id = u.id offset 0
     ) j
     left join lateral (
