@@ -246,8 +246,11 @@ async def test_a_callback_sees_the_flow(app, seen, nested) -> None:
     if nested:
         top = app.flow("outer")
         top.add(flow, name="step one")
-    await run_to_end(app, top)
-    (parents,) = seen["step one/sorry" if nested else "sorry"]
+    name = "step one/sorry" if nested else "sorry"
+    async with app.worker(concurrency=4):
+        run = await top.dispatch()
+        await run[name].wait(timeout=20)  # it starts when the flow has ended
+    (parents,) = seen[name]
     assert list(parents) == ["order"]
     assert (parents["order"].outcome, parents["order"].error) == ("failed", "it broke")
 
