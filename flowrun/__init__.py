@@ -5,6 +5,7 @@ from flowrun.client.events import Event
 from flowrun.client.explain import Explanation
 from flowrun.client.gates import OpenGate
 from flowrun.client.handlers import Handler
+from flowrun.client.queues import QueueStatus
 from flowrun.client.runs import Attempt, FlowRun, FlowStatus, JobRun, JobStatus
 from flowrun.client.specs import Flow, JobSpec
 from flowrun.config import Settings
@@ -77,6 +78,7 @@ __all__ = [
     "NotStorable",
     "OpenGate",
     "Parent",
+    "QueueStatus",
     "Retry",
     "RunError",
     "SchemaTooNew",

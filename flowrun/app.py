@@ -14,6 +14,7 @@ from flowrun.client.dispatch import Client
 from flowrun.client.gates import Gates
 from flowrun.client.handlers import Handler, as_register
 from flowrun.client.host import Host
+from flowrun.client.queues import Queues, check_setting
 from flowrun.client.runs import FlowRun, JobRun
 from flowrun.client.shield import shielded
 from flowrun.client.specs import Flow, JobSpec
@@ -26,6 +27,7 @@ from flowrun.errors import ConfigurationError
 from flowrun.registry import Registry, define
 from flowrun.store import migrate as migrations
 from flowrun.store.pool import Database
+from flowrun.store.queues import QueueSetting
 from flowrun.worker.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -65,6 +67,9 @@ class Flowrun:
         self.client = Client(database, self.registry, self.settings)
         self.gates = Gates(self.client)
         """What people are asked: nodes that wait for a signal."""
+        self.queues = Queues(self.client)
+        """Limits, rates and pauses of queues."""
+        self._declared: dict[str, QueueSetting] = {}
         self._users = 0
         self._opening: tuple[object, asyncio.Lock] | None = None
         self._resources: AsyncExitStack | None = None
@@ -126,6 +131,24 @@ class Flowrun:
             overrides=job_options.check(options, f"job {type!r}"),
             dispatcher=self.client,
         )
+
+    def queue(
+        self,
+        name: str,
+        *,
+        concurrency: int | None = None,
+        rate: tuple[int, float] | None = None,
+        paused: bool | None = None,
+    ) -> None:
+        """Say how many jobs of a queue may run at once and start in so many seconds, on all workers together.
+
+        Written when a worker of this app starts, for all workers; later changes by ``app.queues`` hold until then.
+        ``paused`` only says how a queue begins of which nothing is known: a worker that starts resumes nothing. Raises
+        ConfigurationError.
+
+            app.queue("emails", concurrency=10, rate=(100, 60.0))
+        """
+        self._declared[name] = check_setting(name, concurrency, rate, paused)
 
     # -- flows ------------------------------------------------------------------------------------------------------
 
@@ -200,18 +223,24 @@ class Flowrun:
 
     @asynccontextmanager
     async def worker(
-        self, *, concurrency: int = 100, queues: Sequence[str] | None = None, grace: float = 30.0
+        self,
+        *,
+        concurrency: int = 100,
+        queues: Sequence[str] | Mapping[str, int | None] | None = None,
+        grace: float = 30.0,
     ) -> AsyncIterator[Supervisor]:
         """Run jobs in this process: ``async with app.worker(concurrency=100, queues=["default", "billing"]):``.
 
-        ``queues`` defaults to ``"default"`` and those its handlers name. Leaving drains it: nothing more is claimed,
-        running jobs have ``grace`` seconds to end, the rest is handed back without using an attempt. Raises
-        MigrationNeeded unless ``app.migrate()`` (or ``flowrun migrate``) was run.
-        """
+        ``queues`` defaults to ``"default"`` and those its handlers name; as a dict it says how many of the consumers
+        the jobs of a queue may have: ``queues={"default": None, "billing": 10}``. Leaving drains it: nothing more is
+        claimed, running jobs have ``grace`` seconds to end, the rest is handed back without using an attempt. Raises
+        MigrationNeeded unless ``app.migrate()`` (or ``flowrun migrate``) was run."""
         async with self:
             async with self.client.database.acquire() as connection:
                 await migrations.verify(connection, self.settings.schema)
             served = self._queues() if queues is None else queues
+            if self._declared:
+                await self.queues.declare(self._declared.values())
             supervisor = Supervisor(self.client, concurrency=concurrency, queues=served, grace=grace)
             host = Host("flowrun-worker", endless=False)
             await host.start(supervisor.run)

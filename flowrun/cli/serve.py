@@ -41,7 +41,8 @@ def serve(
     concurrency
         How many jobs run at once in each process.
     queue
-        Take jobs from this queue; may be given more than once. Default: "default" and those the app's handlers name.
+        Take jobs from this queue; may be given more than once. NAME=N: at most N of its jobs run at once in each
+        process. Default: "default" and those the app's handlers name.
     processes
         How many processes.
     embedded
@@ -57,9 +58,7 @@ def serve(
         raise UsageError(f"--grace must be between 0 and 86,400 seconds; got {grace}")
     if not 1 <= processes <= 1000:
         raise UsageError(f"--processes must be between 1 and 1,000; got {processes}")
-    for name in queue or ():
-        if "=" in name:
-            raise UsageError(f"--queue {name}: a share of the workers for one queue comes later; use --queue NAME")
+    queues = _queues(queue)
     terminal.log_to_stderr()
     stopping = Stopping(third_kills=processes == 1)
     if processes > 1:
@@ -68,12 +67,30 @@ def serve(
     found = load(app)
     if embedded or dsn:
         found.use_dsn(dsn or "embedded:")
-    _run(lambda: _work(found, concurrency, queue, grace, stopping, Parent(parent)))
+    _run(lambda: _work(found, concurrency, queues, grace, stopping, Parent(parent)))
     return OK
 
 
+def _queues(given: list[str] | None) -> dict[str, int | None] | None:
+    """By queue, how many consumers its jobs may have."""
+    if not given:
+        return None
+    found: dict[str, int | None] = {}
+    for one in given:
+        name, equals, most = one.rpartition("=") if "=" in one else (one, "", "")
+        if equals and (not most.isascii() or not most.isdigit() or int(most) < 1):
+            raise UsageError(f"--queue {one}: after = comes how many of the jobs that run at once may be of this queue")
+        found[name] = int(most) if equals else None
+    return found
+
+
 async def _work(
-    app: Flowrun, concurrency: int, queues: list[str] | None, grace: float, stopping: Stopping, parent: Parent
+    app: Flowrun,
+    concurrency: int,
+    queues: dict[str, int | None] | None,
+    grace: float,
+    stopping: Stopping,
+    parent: Parent,
 ) -> None:
     with stopping.listening(), parent.watched(stopping.begin):
         try:

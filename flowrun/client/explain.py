@@ -61,7 +61,11 @@ def _standing(row: dict[str, Any]) -> tuple[str, list[str]]:
         since = f"{row['claimed_at']:%Y-%m-%d %H:%M:%S %Z}"
         return "running", [f"attempt {row['attempt']} since {since} on {row['worker']}"]
     if row["ready"]:
-        return "ready", [_nobody(row) or "a worker that serves its queue takes it when it has a consumer free"]
+        nobody = _nobody(row)
+        held = _limits(row)
+        if nobody or not held:
+            held.append(nobody or "a worker that serves its queue takes it when it has a consumer free")
+        return "ready", held
     if row["run_at"] is not None:
         after = f", after {row['attempt']} attempt(s)" if row["attempt"] else ""
         reasons = [f"it is due at {row['run_at']:%Y-%m-%d %H:%M:%S %Z}{after}"]
@@ -88,6 +92,23 @@ def _nobody(row: dict[str, Any]) -> str | None:
     if not row["knowing"]:
         return f"no worker that lives has a handler of type {row['type']!r}"
     return f"no worker that lives serves the queue {row['queue']!r} and has a handler of type {row['type']!r}"
+
+
+def _limits(row: dict[str, Any]) -> list[str]:
+    """What holds up a job that is ready."""
+    queue, reasons = row["queue"], []
+    if row["paused"]:
+        reasons.append(f"its queue {queue!r} is paused")
+    if row["concurrency"] is not None and row["queue_used"] >= row["concurrency"]:
+        reasons.append(f"{row['queue_used']} of {row['concurrency']} jobs of the queue {queue!r} run already")
+    if row["rate_jobs"] is not None and row["rate_used"] >= row["rate_jobs"]:
+        within = f"in the last {row['rate_seconds']:g} s"
+        reasons.append(f"{row['rate_used']} of {row['rate_jobs']} jobs of the queue {queue!r} were started {within}")
+    if row["limit_most"] is not None and row["limit_used"] >= row["limit_most"]:
+        kind, _, key = row["limit_key"].partition(":")
+        what = {"key": "limit", "type": "limit of type"}.get(kind, kind)
+        reasons.append(f"{row['limit_used']} of {row['limit_most']} jobs of the {what} {key!r} run already")
+    return reasons
 
 
 def _edges(row: dict[str, Any], edges: list[dict[str, Any]]) -> list[str]:

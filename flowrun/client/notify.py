@@ -11,6 +11,7 @@ from uuid import UUID
 import anyio
 from anyio.abc import TaskStatus
 
+from flowrun.core.lanes import is_lane, queue_of
 from flowrun.store.listen import Channels
 from flowrun.store.pool import LOST, Database
 
@@ -22,7 +23,7 @@ IDS_PER_PAYLOAD = 100
 
 def wakes(channels: Channels, queues: Iterable[str], *, scheduled: bool) -> list[tuple[str, str]]:
     """Channel and payload of what says: something is ready in ``queues``; something is due later."""
-    messages = [(channels.queue(queue), "") for queue in queues]
+    messages = [(channels.queue(queue_of(place)), "lane" if is_lane(place) else "") for place in queues]
     return [*messages, (channels.control, "timer")] if scheduled else messages
 
 
@@ -64,6 +65,11 @@ class Notifier:
     def interrupt(self, ids: Iterable[UUID]) -> None:
         """Running jobs were asked to stop: whoever runs them shall tell their handlers."""
         self._ids.setdefault((self._channels.control, "cancel "), []).extend(ids)
+        self._send()
+
+    def queues_changed(self) -> None:
+        """What is known of queues was changed: workers shall look."""
+        self._pending[self._channels.control, "queues"] = None
         self._send()
 
     async def flush(self, timeout: float = 2.0) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
+from flowrun.core import lanes
 from flowrun.core import options as job_options
 from flowrun.core.flow import GATE_TYPE, MAP_TYPE, SLEEP_TYPE, Flow, Node
 from flowrun.core.job import JobSpec
@@ -132,6 +133,7 @@ class _Asked(NamedTuple):
     """What a job asks for, merged from all who have a say: the columns that come of it."""
 
     queue: str
+    """Or a lane of it."""
     priority: int
     optional: bool
     delay: float | None
@@ -160,11 +162,12 @@ class _Asked(NamedTuple):
 
 def _asked(spec: JobSpec[Any], explicit: JobOptions, where: str) -> _Asked:
     merged = job_options.merge(explicit, spec.defaults, job_options.DEFAULTS)
+    job_options.check_together(merged, where)
     stored = job_options.to_stored(explicit, where)
     if "start_by" in merged:
         stored["start_by"] = True
     return _Asked(
-        merged.get("queue", "default"),
+        lanes.place(merged.get("queue", "default"), spec.type, merged),
         merged.get("priority", 5),
         merged.get("optional", False),
         merged.get("delay"),

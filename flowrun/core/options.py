@@ -23,8 +23,6 @@ _CONFLICTS: Final = ("existing", "replace", "raise")
 _NAME = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,200}")
 _LONGEST: Final = 100 * 366 * 86_400.0
 _LATER: Final = {
-    "limit": "keyed limits",
-    "fair_key": "fair queues",
     "connection": "several databases",
     "retention": "retention per job",
 }
@@ -66,8 +64,14 @@ class JobOptions(TypedDict, total=False):
     while that has not started, or raise DuplicateKey."""
     key_ttl: float
     """Seconds the key is held, counted from dispatch (default: as long as the job or flow is stored)."""
-    limit: tuple[str, int]
+    limit: tuple[str, int] | int
+    """``("tenant-7", 5)``: at most 5 with this key run at once, on all workers together, whatever their type or queue.
+    A number alone: at most so many of this type."""
+    sequence: str
+    """Jobs with the same sequence run one at a time, in the order of their dispatch; one that is to be retried holds up
+    the rest until it has ended."""
     fair_key: str
+    """The queue's workers go round between the keys (tenants): many jobs with one key do not hold up the others."""
     connection: str
     retention: float
 
@@ -104,6 +108,12 @@ def merge(*layers: Mapping[str, Any]) -> JobOptions:
     for layer in reversed(layers):
         merged.update(layer)
     return cast(JobOptions, merged)
+
+
+def check_together(options: JobOptions, where: str) -> None:
+    """Raise ConfigurationError for options that exclude each other."""
+    if "limit" in options and "sequence" in options:
+        raise ConfigurationError(f"{where}: limit= and sequence= exclude each other: a sequence is a limit of 1")
 
 
 def check_name(what: str, name: object) -> str:
@@ -216,6 +226,22 @@ def _key(value: object) -> str:
     return value
 
 
+def _limit(value: object) -> tuple[str, int] | int:
+    try:
+        if isinstance(value, tuple | list) and len(cast(Sequence[object], value)) == 2:
+            key, count = cast(Sequence[object], value)
+            return _short_key(key), _whole(1, 1_000_000)(count)
+        return _whole(1, 1_000_000)(value)
+    except _Refused:
+        raise _Refused("a key and a whole number from 1 up, as in ('tenant-7', 5), or such a number alone") from None
+
+
+def _short_key(value: object) -> str:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise _Refused(f"a text of 1 to {MAX_NAME} characters without control characters")
+    return value
+
+
 def _conflict(value: object) -> str:
     if not isinstance(value, str) or value not in _CONFLICTS:
         raise _Refused("'existing', 'replace' or 'raise'")
@@ -260,4 +286,7 @@ _CHECKS: Final[dict[str, Callable[[object], Any]]] = {
     "key": _key,
     "on_conflict": _conflict,
     "key_ttl": _time(zero=False),
+    "limit": _limit,
+    "sequence": _short_key,
+    "fair_key": _short_key,
 }

@@ -47,9 +47,11 @@ async def claim(
     types: Sequence[str],
     marks: Marks,
     turn: int,
+    changes: int = 0,
 ) -> list[Claimed]:
-    """Up to ``limit`` ready jobs, in a lease numbered ``lease``."""
-    rows = await connection.fetch(sql["claim"], worker_id, lease, limit, types, *marks.columns(turn))
+    """Up to ``limit`` ready jobs, in a lease numbered ``lease``; none for who does not know all ``changes`` of
+    queues."""
+    rows = await connection.fetch(sql["claim"], worker_id, lease, limit, types, *marks.columns(turn), changes)
     jobs = [Claimed(row, lease) for row in rows]
     marks.advance(jobs)
     return jobs

@@ -37,6 +37,7 @@ async def settle(
     handoff_lease: int,
     queues: Sequence[str],
     types: Sequence[str],
+    changes: int = 0,
 ) -> Settled:
     """Settle a batch of successes and take up to ``handoff`` released jobs, in one statement and one commit."""
     ids, numbers, attempts, results = zip(*successes, strict=True)
@@ -53,6 +54,7 @@ async def settle(
         handoff_lease,
         queues,
         types,
+        changes,
     )
     settled = Settled()
     for row in rows:

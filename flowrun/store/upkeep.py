@@ -54,12 +54,14 @@ class Beat(NamedTuple):
     next_due: float | None
     cancelled: list[UUID] | None = None
     """Jobs of this worker that were asked to stop: it may not have heard."""
+    changes: int = 0
+    """How often queues were changed."""
 
 
 async def beat(connection: Connection, sql: Statements, *, worker_id: UUID, lease: float) -> Beat | None:
     """Push on a worker's leases by ``lease`` seconds; None when it was given up already."""
     row = await connection.fetchrow(sql["beat"], worker_id, lease, timeout=lease / 3)
-    return Beat(row[0], row[1], row[2]) if row is not None else None
+    return Beat(*row) if row is not None else None
 
 
 class Rescued(NamedTuple):

@@ -26,6 +26,8 @@ class Buffer:
         self.concurrency = concurrency
         self.jobs: deque[Claimed] = deque()
         self.running = 0
+        self.asked = 0
+        """Room that a claim under way may fill."""
         self.room_made = asyncio.Event()
         self.held: Counter[int] = Counter()
         """By lease: jobs of it that are not settled yet."""
@@ -36,7 +38,7 @@ class Buffer:
 
     def room(self) -> int:
         """How many jobs more may be claimed."""
-        return min(self.concurrency + self._ahead() - self.running - len(self.jobs), LARGEST_CLAIM)
+        return min(self.concurrency + self._ahead() - self.running - len(self.jobs) - self.asked, LARGEST_CLAIM)
 
     def put(self, jobs: Iterable[Claimed]) -> None:
         """Offer claimed jobs to the consumers."""
@@ -50,9 +52,11 @@ class Buffer:
                 count -= 1
 
     def hold(self, jobs: Sequence[Claimed]) -> None:
-        """The jobs of one lease are this worker's."""
-        if jobs:
+        """The jobs of a lease, or of several, are this worker's."""
+        if jobs and jobs[0].lease == jobs[-1].lease:
             self.held[jobs[0].lease] += len(jobs)
+        else:
+            self.held.update(job.lease for job in jobs)
 
     def release(self, leases: Iterable[int]) -> tuple[list[int], list[int]]:
         """Jobs are leaving their leases: the leases concerned, and those that are empty then."""

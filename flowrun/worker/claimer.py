@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
@@ -11,13 +12,14 @@ import anyio
 from flowrun.client.shield import shielded
 from flowrun.core.attempt import Claimed
 from flowrun.core.compile import TYPES
-from flowrun.core.options import SYSTEM_QUEUE
 from flowrun.store import claim, upkeep
 from flowrun.store.claim import Marks
 from flowrun.store.pool import LOST, REPEATABLE
 from flowrun.worker.intake import take_in
+from flowrun.worker.limited import Limited
 from flowrun.worker.session import Session
 from flowrun.worker.settler import Settler
+from flowrun.worker.wake import Bell
 
 logger = logging.getLogger("flowrun.worker")
 
@@ -32,17 +34,28 @@ class Claimer:
 
     Rows that were deleted stay in the index while an old snapshot is open anywhere, so a claim from the head can become
     slow; it is made only as often as it is cheap. It finds what came late: commits that took long, retries, and jobs
-    more urgent than those claimed last.
+    more urgent than those claimed last. Where limits count, :class:`Limited` claims instead, by turns.
     """
 
-    def __init__(self, session: Session, settler: Settler) -> None:
+    def __init__(self, session: Session, settler: Settler, queues: Sequence[str], allotment: int | None = None) -> None:
         self._session = session
         self._settler = settler
-        self._marks = Marks([SYSTEM_QUEUE, *session.queues])
+        self._queues = queues
+        self._allotment = allotment
+        self._bell = Bell(queues)
+        session.wake.bells.append(self._bell)
+        self._marks = Marks([])
         self._types = [*session.types, *TYPES.values()]
+        self._limited = Limited(session, self._bell, self._types)
+        self._changes = -1
+        """Of queues: how many this claims by."""
         self._turn = 0
         self._head_at = 0.0
         self._head_cost = 0.0
+        self._again_at = 0.0
+        """When to look at the head again although no bell has rung ..."""
+        self._polls = True
+        """... and whether that is the slow poll, which looks everywhere."""
         self._doubtful: list[int] = []
         """Leases whose claim was sent and never answered."""
 
@@ -67,32 +80,70 @@ class Claimer:
 
     async def _step(self, connection: Any) -> None:
         session = self._session
-        room = session.buffer.room()
+        if self._changes != session.changes:
+            self._learn()
+        room = self._room()
         if room <= 0 or session.stopping:
             session.buffer.room_made.clear()
             await session.buffer.room_made.wait()
             return
-        session.wake.ready.clear()
+        self._bell.ready.clear()
+        if self._limited.turn():
+            await self._asking(room, self._claim_limited(connection, room))
+            return
+        if not self._bell.plain:
+            await self._sleep()
+            return
+        self._bell.plain = False
         from_head = self._choose_start()
-        jobs = await shielded(self._claim(connection, room))
+        jobs = await self._asking(room, self._claim(connection, room))
+        now = monotonic()
         if from_head:
-            self._head_cost = monotonic() - self._head_at
+            self._head_cost = now - self._head_at
             self._head_at += self._head_cost * (1 + HEAD_SHARE)
-        if len(jobs) == room:
-            self._settler.backlog = True
+        self._settler.backlog = self._bell.plain = len(jobs) == room
+        # Nothing behind the mark? Before the next poll, look at the head once more, when its turn has come.
+        self._polls = from_head
+        self._again_at = now + session.client.settings.poll if from_head else self._head_at
+
+    async def _sleep(self) -> None:
+        """Until the bell rings, or it is time to look again."""
+        waits = [max(0.0, self._again_at - monotonic())]
+        if (until := self._limited.again_in()) is not None:
+            waits.append(until)
+        with anyio.move_on_after(min(waits)):
+            await self._bell.ready.wait()
             return
-        self._settler.backlog = False
-        if not from_head:
-            # Nothing behind the mark. Before sleeping, look at the head once more, when its turn has come.
-            with anyio.move_on_after(max(0.0, self._head_at - monotonic())):
-                await session.wake.ready.wait()
-            if monotonic() >= self._head_at:
-                self._marks.rewind()
-            return
-        with anyio.move_on_after(session.client.settings.poll) as scope:
-            await session.wake.ready.wait()
-        if scope.cancelled_caught:
+        if monotonic() >= self._again_at:
             self._marks.rewind()
+            self._bell.plain = True
+            if self._polls:
+                self._bell.ring_all()
+
+    def _learn(self) -> None:
+        """Queues were limited, paused, or set free."""
+        session = self._session
+        self._changes = session.changes
+        self._limited.learn(self._queues)
+        self._marks = Marks([queue for queue in self._queues if not session.is_limited(queue)])
+
+    def _room(self) -> int:
+        room = self._session.buffer.room()
+        if self._allotment is None:
+            return room
+        return min(room, self._allotment - self._session.busy(self._queues))
+
+    async def _asking(self, room: int, claiming: Any) -> list[Claimed]:
+        """Claim, so that no other claimer of this worker fills the same room meanwhile."""
+        buffer = self._session.buffer
+        buffer.asked += room
+        try:
+            jobs: list[Claimed] = await shielded(claiming)
+        finally:
+            buffer.asked -= room
+        if len(jobs) < room:
+            buffer.room_made.set()
+        return jobs
 
     def _choose_start(self) -> bool:
         now = monotonic()
@@ -105,6 +156,8 @@ class Claimer:
 
     async def _claim(self, connection: Any, room: int) -> list[Claimed]:
         session = self._session
+        if not self._marks.queues:
+            return []
         lease = session.next_lease()
         self._turn += 1
         self._doubtful.append(lease)
@@ -116,16 +169,29 @@ class Claimer:
             limit=room,
             types=self._types,
             marks=self._marks,
+            changes=self._changes,
             turn=self._turn,
         )
-        for ended in await take_in(session, connection, jobs):
-            self._settler.put(ended)
+        await self._take_in(connection, jobs)
         self._doubtful.remove(lease)
         return jobs
+
+    async def _claim_limited(self, connection: Any, room: int) -> list[Claimed]:
+        count = max(room, len(self._queues))
+        first = self._session.next_lease(count)
+        self._doubtful.extend(range(first, first + count))
+        jobs = await self._limited.claim(connection, first, room, self._changes)
+        await self._take_in(connection, jobs)
+        del self._doubtful[-count:]
+        return jobs
+
+    async def _take_in(self, connection: Any, jobs: Sequence[Claimed]) -> None:
+        for ended in await take_in(self._session, connection, jobs):
+            self._settler.put(ended)
 
     async def _give_back_doubtful(self, connection: Any) -> None:
         if self._doubtful:
             sql = self._session.client.database.sql
-            queues = await upkeep.hand_back(connection, sql, worker_id=self._session.id, leases=self._doubtful)
+            places = await upkeep.hand_back(connection, sql, worker_id=self._session.id, leases=self._doubtful)
             self._doubtful.clear()
-            self._session.client.notifier.wake(queues)
+            self._session.client.notifier.wake(places)

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+from flowrun.core.lanes import SEPARATOR
+from flowrun.core.options import SYSTEM_QUEUE
 from flowrun.store import listen, upkeep
 from flowrun.store.pool import LOST
 from flowrun.store.upkeep import Beat
@@ -34,6 +36,8 @@ class Heartbeat:
         self._own_loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._listening = asyncio.Event()
+        self._channels: dict[str, str] = {}
+        """By channel: the queue of which it tells."""
         settings = session.client.settings
         self._listens = settings.listen_dsn is not None or not settings.pooler
         self._thread = threading.Thread(target=self._main, name="flowrun-heartbeat", daemon=True)
@@ -92,8 +96,8 @@ class Heartbeat:
         client = session.client
         connection = await client.database.connect({"synchronous_commit": "off"}, dsn=client.settings.listen_dsn)
         if self._listens:
-            queues = [client.channels.queue(queue) for queue in session.wake.queues]
-            await listen.listen(connection, [client.channels.control, *queues], self._heard)
+            self._channels = {client.channels.queue(queue): queue for queue in [*session.queues, SYSTEM_QUEUE]}
+            await listen.listen(connection, [client.channels.control, *self._channels], self._heard)
             self._tell(self._listening.set)
         # Whatever was announced while nobody listened: look everywhere. Listening comes first, looking second.
         self._tell(session.wake.ring_all)
@@ -112,6 +116,8 @@ class Heartbeat:
                 self._tell(session.lost.set)
                 return await self._wait(stop, None)
             beats += 1
+            if beat.changes != session.changes:
+                self._tell(session.stale.set)
             if beat.cancelled:
                 self._tell(session.interrupt, beat.cancelled)
             # After an outage every worker's time is up: give the others one beat to come back.
@@ -128,7 +134,10 @@ class Heartbeat:
     def _heard(self, channel: str, payload: str) -> None:
         session = self._session
         if channel != session.client.channels.control:
-            self._tell(session.wake.ready.set)
+            queue = self._channels[channel]
+            self._tell(session.wake.ring, [queue + SEPARATOR if payload == "lane" else queue])
+        elif payload == "queues":
+            self._tell(session.stale.set)
         elif payload == "timer":
             self._tell(session.wake.due.set)
         elif payload.startswith("await "):

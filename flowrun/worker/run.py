@@ -18,6 +18,7 @@ import anyio
 from flowrun import codec
 from flowrun.context import Job, Parents, Services
 from flowrun.core.attempt import Attempted, Claimed, Ending, Failure, Success
+from flowrun.core.lanes import queue_of
 from flowrun.core.outcome import Again, Policy, decide, policy
 from flowrun.core.references import Unresolved, put_back
 from flowrun.core.states import Outcome
@@ -224,7 +225,7 @@ def _context(job: Claimed, rules: Policy, services: Services) -> Job:
     return Job(
         id=job.id,
         type=job.type,
-        queue=job.queue,
+        queue=queue_of(job.queue),
         attempt=job.attempt,
         attempts=rules.attempts,
         flow_id=job.flow_id,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,13 +14,15 @@ from uuid import UUID
 from flowrun import mint
 from flowrun.client.dispatch import Client
 from flowrun.core.attempt import Claimed
+from flowrun.core.lanes import queue_of
 from flowrun.core.options import SYSTEM_QUEUE
 from flowrun.store.pool import PINNED
+from flowrun.store.queues import QueueSetting
 from flowrun.worker.buffer import Buffer
 from flowrun.worker.run import Runner, interrupt
 from flowrun.worker.services import JobServices
 from flowrun.worker.threads import Threads
-from flowrun.worker.wake import Wake
+from flowrun.worker.wake import Bell, Wake
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +41,8 @@ class Session:
     queues: Sequence[str]
     types: Sequence[str]
     concurrency: int
+    allotments: Mapping[str, int] = field(default_factory=dict)
+    """By queue: how many of the consumers its jobs may have."""
     id: UUID = field(default_factory=mint.job_id)
     name: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
     stopping: bool = False
@@ -49,7 +53,7 @@ class Session:
     def __post_init__(self) -> None:
         settings = self.client.settings
         self.buffer = Buffer(self.concurrency)
-        self.wake = Wake([*self.queues, SYSTEM_QUEUE])
+        self.wake = Wake()
         threads = Threads(self.concurrency)
         self.runner = Runner(
             self.client.registry,
@@ -65,12 +69,53 @@ class Session:
         self.drained = asyncio.Event()
         self.awaited: dict[UUID, None] = {}
         """Jobs and flows that somebody in another process waits for."""
+        self.settings: Mapping[str, QueueSetting] = {}
+        """Queues that are limited or paused, by name."""
+        self.changes = -1
+        """How many changes of queues that is the state after. A claim that does not know all brings nothing."""
+        self.stale = asyncio.Event()
+        """A queue was changed: its settings are to be looked at again."""
+        self.handoff_queues: list[str] = []
+        """Those whose jobs may be taken over straight from a settle: nobody counts them."""
+        self.under_limit: dict[int, Bell] = {}
+        """By lease that takes up a limit: who claims there."""
         self._leases = 0
 
-    def next_lease(self) -> int:
-        """A number for a lease; never used twice under this id."""
-        self._leases += 1
-        return self._leases
+    def next_lease(self, count: int = 1) -> int:
+        """A number for a lease, or the first of several; never used twice under this id."""
+        first = self._leases + 1
+        self._leases += count
+        return first
+
+    def learn(self, changes: int, settings: Mapping[str, QueueSetting]) -> None:
+        """From now on, respect these settings of queues."""
+        self.changes, self.settings = changes, settings
+        self.handoff_queues = [
+            SYSTEM_QUEUE,
+            *(queue for queue in self.queues if not self.is_limited(queue) and queue not in self.allotments),
+        ]
+        self.wake.ring_all()
+
+    def is_limited(self, queue: str) -> bool:
+        """Whether claims from ``queue`` need a look at limits, or are not to be made."""
+        setting = self.settings.get(queue)
+        return setting is not None and (setting.limited or bool(setting.paused))
+
+    def busy(self, queues: Collection[str]) -> int:
+        """How many jobs of ``queues`` this worker has, running or about to."""
+        jobs = [slot.job for slot in self.slots if slot.job is not None]
+        return sum(queue_of(job.queue) in queues for job in [*jobs, *self.buffer.jobs])
+
+    def freed(self, leases: Iterable[int]) -> None:
+        """Jobs have left their leases: where these took up a limit, something else may be let in."""
+        if not self.under_limit:
+            return
+        for lease in leases:
+            bell = self.under_limit.get(lease)
+            if bell is not None:
+                bell.ring_limited()
+                if lease not in self.buffer.held:
+                    del self.under_limit[lease]
 
     def interrupt(self, ids: Iterable[UUID]) -> None:
         """Jobs were asked to stop: those that run here are told."""

@@ -46,7 +46,6 @@ class Settler:
         """More is ready than this worker can take: handing over must leave room for it."""
         self._doubtful: list[int] = []
         """Handoffs whose settle was sent and never answered."""
-        self._queues = [*session.queues, SYSTEM_QUEUE]
         self._types = [*session.types, *TYPES.values()]
 
     def put(self, attempted: Attempted) -> None:
@@ -96,6 +95,8 @@ class Settler:
             leases = Leases(*self._session.buffer.release(ending.lease for ending in endings))
         if endings:
             connection = await self._settle_endings(connection, endings, leases)
+        if self._session.under_limit:
+            self._session.freed({*(success.lease for success in successes), *(ending.lease for ending in endings)})
         return connection
 
     async def _settle(self, connection: Any, successes: list[Success], leases: Leases) -> tuple[Any, list[Ending]]:
@@ -114,7 +115,8 @@ class Settler:
                     leases=leases,
                     handoff=self._handoff(len(successes)),
                     handoff_lease=lease,
-                    queues=self._queues,
+                    queues=session.handoff_queues,
+                    changes=session.changes,
                     types=self._types,
                 )
             except (*UNSENDABLE,) as error:
@@ -132,7 +134,7 @@ class Settler:
             if resent:
                 # The first call may have been done: what it released was in the answer that is lost.
                 session.announce([success.id for success in successes])
-                session.client.notifier.wake(self._queues)
+                session.client.notifier.wake([*session.queues, SYSTEM_QUEUE])
             self._report_late(successes, settled, resent)
             self._tell(settled)
             if settled.handoff:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import anyio
 from anyio.abc import TaskStatus
 
 from flowrun.client.dispatch import Client
-from flowrun.core.options import check_name
+from flowrun.core.options import SYSTEM_QUEUE, check_name
 from flowrun.errors import ConfigurationError, DatabaseError
 from flowrun.store import upkeep as store_upkeep
 from flowrun.store.pool import LOST, Connection
@@ -31,11 +31,19 @@ class Supervisor:
     without using an attempt.
     """
 
-    def __init__(self, client: Client, *, concurrency: int, queues: Sequence[str], grace: float) -> None:
+    def __init__(
+        self,
+        client: Client,
+        *,
+        concurrency: int,
+        queues: Sequence[str] | Mapping[str, int | None],
+        grace: float,
+    ) -> None:
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or not 1 <= concurrency <= 10_000:
             raise ConfigurationError(f"concurrency must be a whole number from 1 to 10,000; got {concurrency!r}")
         if not queues or isinstance(queues, str):
             raise ConfigurationError(f"queues must be a list of names, at least one; got {queues!r}")
+        self._allotments = _allotments(queues, concurrency)
         self._client = client
         self._concurrency = concurrency
         self._queues = [check_name("queue", queue) for queue in dict.fromkeys(queues)]
@@ -68,7 +76,7 @@ class Supervisor:
             logger.warning("this worker has no handlers: it can run no job")
         started = False
         while not self._stop.is_set():
-            session = Session(self._client, self._queues, types, self._concurrency)
+            session = Session(self._client, self._queues, types, self._concurrency, self._allotments)
             await self._register(session)
             self._client.notifier.local.append(session.wake.ring)
             try:
@@ -80,6 +88,7 @@ class Supervisor:
 
     async def _work(self, session: Session, group: anyio.abc.TaskGroup, task_status: TaskStatus[None]) -> None:
         """One life of the worker: from its registration until it stops or is given up."""
+        await upkeep.look_at_queues(session)
         settler = Settler(session)
         timers, rescuer = upkeep.Timers(session), upkeep.Rescuer(session)
 
@@ -94,7 +103,8 @@ class Supervisor:
         await heartbeat.listening()
         group.start_soon(settler.run)
         group.start_soon(_within, consumers, handlers_ended, consumer.run, session, settler)
-        group.start_soon(_within, claims, anyio.Event(), Claimer(session, settler).run)
+        group.start_soon(_within, claims, anyio.Event(), self._claim, session, settler)
+        group.start_soon(upkeep.watch_queues, session)
         group.start_soon(timers.run)
         group.start_soon(rescuer.run)
         group.start_soon(upkeep.hand_back_sitting, session, settler)
@@ -114,6 +124,14 @@ class Supervisor:
                 if not session.lost.is_set():
                     await self._leave(session, settler, handlers_ended)
             group.cancel_scope.cancel()
+
+    async def _claim(self, session: Session, settler: Settler) -> None:
+        """Claim: once for all queues that share the consumers, once for each that has an allotment."""
+        shared = [queue for queue in session.queues if queue not in self._allotments]
+        async with anyio.create_task_group() as group:
+            group.start_soon(Claimer(session, settler, [SYSTEM_QUEUE, *shared]).run)
+            for queue, most in self._allotments.items():
+                group.start_soon(Claimer(session, settler, [queue], most).run)
 
     async def _drain(self, session: Session, settler: Settler, claims: anyio.CancelScope) -> None:
         """Let running jobs end, for a while."""
@@ -156,6 +174,19 @@ class Supervisor:
             )
 
         await database.repeat(verb)
+
+
+def _allotments(queues: Sequence[str] | Mapping[str, int | None], concurrency: int) -> dict[str, int]:
+    """How many of the consumers the jobs of a queue may have, where that is said."""
+    given = queues if isinstance(queues, Mapping) else {}
+    found = {queue: most for queue, most in given.items() if most is not None}
+    for queue, most in found.items():
+        if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= concurrency:
+            raise ConfigurationError(
+                f"queue {queue!r} can have 1 to {concurrency} of this worker's consumers (concurrency={concurrency}); "
+                f"got {most!r}"
+            )
+    return found
 
 
 async def _within(

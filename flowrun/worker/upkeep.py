@@ -11,9 +11,10 @@ from flowrun.client.control import tell
 from flowrun.client.shield import shielded
 from flowrun.core.attempt import Ending
 from flowrun.errors import DatabaseError
-from flowrun.store import control, upkeep
+from flowrun.store import control, queues, upkeep
 from flowrun.store.finish import Settled
 from flowrun.store.pool import LOST, REPEATABLE, Connection
+from flowrun.store.queues import QueueSetting
 from flowrun.store.upkeep import Beat, Due, Rescued
 from flowrun.worker.session import Session
 from flowrun.worker.settler import Settler
@@ -109,6 +110,29 @@ class Rescuer:
             return await upkeep.rescue_one(connection, database.sql)
 
         return await shielded(database.repeat(verb))
+
+
+async def look_at_queues(session: Session) -> None:
+    """Learn which queues are limited or paused, and claim accordingly from now on."""
+    database = session.client.database
+
+    async def verb(connection: Connection) -> tuple[int, dict[str, QueueSetting]]:
+        return await queues.settings(connection, database.sql, session.id)
+
+    session.learn(*await shielded(database.repeat(verb)))
+
+
+async def watch_queues(session: Session) -> None:
+    """Look whenever a queue was changed. Until cancelled."""
+    while True:
+        await session.stale.wait()
+        session.stale.clear()
+        try:
+            await look_at_queues(session)
+        except (DatabaseError, *LOST, *REPEATABLE) as error:
+            logger.warning("cannot look at the queues' settings (%s); trying again", error)
+            await anyio.sleep(0.5)
+            session.stale.set()
 
 
 async def hand_back_sitting(session: Session, settler: Settler) -> None:

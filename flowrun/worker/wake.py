@@ -1,27 +1,67 @@
-"""The doorbell of a worker: something may be ready, something may be due."""
+"""The doorbells of a worker: something may be ready, something may be due."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+from flowrun.core.lanes import is_lane, queue_of
 
 
-class Wake:
-    """Rung by notifications, by dispatches in this process, and by the worker itself. Ringing twice is ringing once."""
+class Bell:
+    """One claimer's. Ringing twice is ringing once."""
 
     def __init__(self, queues: Iterable[str]) -> None:
         self.queues = frozenset(queues)
         self.ready = asyncio.Event()
+        self.plain = True
+        """Something may be ready where nothing is limited."""
+        self.limited = True
+        """Something may be ready where limits count: in a lane, or in one of ``limited_queues``."""
+        self.lanes = True
+        """Something may be ready in a lane."""
+        self.limited_queues: Collection[str] = ()
+
+    def ring(self, places: Iterable[str]) -> None:
+        """Something became ready in ``places``: queues, or lanes of them."""
+        for place in places:
+            if place in self.queues:
+                self.ready.set()
+                if place in self.limited_queues:
+                    self.limited = True
+                else:
+                    self.plain = True
+            elif is_lane(place) and queue_of(place) in self.queues:
+                self.limited = self.lanes = True
+                self.ready.set()
+
+    def ring_all(self) -> None:
+        """Anything may have happened."""
+        self.plain = self.lanes = True
+        self.ring_limited()
+
+    def ring_limited(self) -> None:
+        """A limit may let in what it kept out."""
+        self.limited = True
+        self.ready.set()
+
+
+class Wake:
+    """All bells of a worker. Rung by notifications, by dispatches in this process, and by the worker itself."""
+
+    def __init__(self) -> None:
+        self.bells: list[Bell] = []
         self.due = asyncio.Event()
 
-    def ring(self, queues: Iterable[str], scheduled: bool = False) -> None:
-        """Something became ready in ``queues``; something new is scheduled."""
-        if not self.queues.isdisjoint(queues):
-            self.ready.set()
+    def ring(self, places: Iterable[str], scheduled: bool = False) -> None:
+        """Something became ready in ``places``; something new is scheduled."""
+        for bell in self.bells:
+            bell.ring(places)
         if scheduled:
             self.due.set()
 
     def ring_all(self) -> None:
         """Anything may have happened: look everywhere."""
-        self.ready.set()
+        for bell in self.bells:
+            bell.ring_all()
         self.due.set()

@@ -42,7 +42,7 @@ def test_the_public_surface_is_what_was_agreed() -> None:
     assert sorted(flowrun.__all__) == sorted(
         """Attempt ConfigurationError DatabaseError DatabaseUnavailable Discard DuplicateKey EmbeddedPostgresError Event Explanation Flow FlowCancelled
         FlowFailed FlowRun FlowStatus Flowrun FlowrunError Handler InvalidArguments InvalidFlow Job JobCancelled JobFailed
-        JobOptions JobRun JobSkipped JobSpec JobStatus LeaseLost MigrationNeeded Node NotFound NotPossible NotStorable OpenGate Parent Retry RunError SchemaTooNew Settings
+        JobOptions JobRun JobSkipped JobSpec JobStatus LeaseLost MigrationNeeded Node NotFound NotPossible NotStorable OpenGate Parent QueueStatus Retry RunError SchemaTooNew Settings
         Snooze Transaction UnknownHandler any_of at_least backoff race""".split()
     )
 

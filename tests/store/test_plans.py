@@ -26,6 +26,8 @@ BATCH = 2000
 BIG = {"jobs", "edges", "blocked", "scheduled", "ready", "finished", "attempts"}
 MUST_USE: Mapping[str, set[str]] = {
     "claim": {"ready_pkey", "jobs_pkey"},
+    "claim_bounded": {"ready_pkey", "jobs_pkey"},
+    "claim_limited": {"ready_pkey", "jobs_pkey"},
     "settle": {"leases_pkey", "edges_pkey", "blocked_pkey", "jobs_pkey"},
     "leave": {"leases_pkey", "finished_pkey"},
     "unfinished": {"finished_pkey"},
@@ -54,11 +56,13 @@ UNPINNED = {
     "insert_jobs",
     "take_leases",
 }
-"""What (also) runs on connections without pinned settings, and must do without them. Of the others, only claim cannot:
+"""What (also) runs on connections without pinned settings, and must do without them. Of the others, only claims cannot:
 unpinned it reads the whole queue by a bitmap and sorts it (300,000 ready: 230-780 ms)."""
 
 HOT = {
     "claim",
+    "claim_bounded",
+    "claim_limited",
     "settle",
     "insert_jobs",
     "inputs",
@@ -95,8 +99,12 @@ class Batch:
         waiting = children[2 * third :]
         ones, none = [1] * count, [None] * count
         return {
-            "claim": [worker, 9_999_999, 400, ["step"], ["default", "other"], [-1, -1], [UUID(int=0)] * 2],
-            "settle": [worker, leases, leases, ids, numbers, ones, ["1"] * count, 200, 8_888_888, ["default"], ["step"]],
+            "claim": [worker, 9_999_999, 400, ["step"], ["default", "other"], [-1, -1], [UUID(int=0)] * 2, 0],
+            "claim_bounded": [worker, 7_777_777, 400, ["step"], ["default"], 0],
+            "claim_limited": [
+                worker, 6_666_666, 400, ["step"], ["default"], ["default", "other"], ["", ""], 200, 0
+            ],
+            "settle": [worker, leases, leases, ids, numbers, ones, ["1"] * count, 200, 8_888_888, ["default"], ["step"], 0],
             "leave": [worker, leases, leases[:1], ids[::2], numbers[::2], ones[::2]],
             "take_leases": [worker, leases],
             "unfinished": [ids],
@@ -120,6 +128,9 @@ class Batch:
 
 async def batch(connection: asyncpg.Connection, sql: Statements, per_lease: int, size: int = BATCH) -> Batch:
     worker = await Worker(connection, sql).register()
+    await connection.execute(
+        "insert into flowrun.queues (name, concurrency) values ('default', 1000) on conflict do nothing"
+    )
     parents = list(mint.flow_ids(2 * size)[1])
     children = list(mint.flow_ids(size)[1])
     edges = [(parents[2 * at + side], child, 0) for at, child in enumerate(children) for side in (0, 1)]

@@ -20,8 +20,8 @@ SQL = PACKAGE / "store" / "sql"
 ODD = 'We"ird. Schema'
 TABLES = {
     "attempts", "audit", "blocked", "cancels", "deadlines", "edges", "finished", "flow_status", "flows", "gates",
-    "job_status", "jobs", "keys", "leases", "migrations", "progress", "ready", "scheduled", "signals", "steps",
-    "workers",
+    "job_status", "jobs", "keys", "leases", "migrations", "progress", "queues", "ready", "scheduled", "signals",
+    "slots", "starts", "steps", "throttle", "workers",
 }  # fmt: skip
 
 

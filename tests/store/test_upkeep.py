@@ -26,7 +26,7 @@ async def test_a_beat_pushes_the_worker_on(connection: asyncpg.Connection, sql: 
     worker = await Worker(connection, sql).register(lease=1.0)
     beat = await upkeep.beat(connection, sql, worker_id=worker.id, lease=60.0)
     assert beat is not None
-    assert beat == (False, None, None)
+    assert beat == (False, None, None, 0)
     left = await connection.fetchval("select extract(epoch from expires_at - now())::float8 from flowrun.workers")
     assert 50 < left <= 60
 
@@ -58,9 +58,9 @@ async def test_a_beat_tells_of_a_lease_without_a_worker(connection: asyncpg.Conn
     lost = await Worker(connection, sql).register()
     await worker.claim(1)
     await lost.claim(1)
-    assert await upkeep.beat(connection, sql, worker_id=worker.id, lease=60.0) == (False, None, None)
+    assert await upkeep.beat(connection, sql, worker_id=worker.id, lease=60.0) == (False, None, None, 0)
     await connection.execute("delete from flowrun.workers where id = $1", lost.id)
-    assert await upkeep.beat(connection, sql, worker_id=worker.id, lease=60.0) == (True, None, None)
+    assert await upkeep.beat(connection, sql, worker_id=worker.id, lease=60.0) == (True, None, None, 0)
 
 
 async def test_registering_again_only_extends(connection: asyncpg.Connection, sql: Statements) -> None:

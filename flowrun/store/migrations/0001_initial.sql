@@ -18,7 +18,7 @@ create table flowrun.jobs (
     kind smallint not null default 0 check (kind between 0 and 6),
     -- 0 handler, 1 end of a flow, 2 join, 3 gate, 4 sleep, 5 map, 6 verdict of a flow whose nodes can be compensated
     name text,  -- of the node: unique in the outermost flow, `inner/step` inside a nested one
-    queue text not null,
+    queue text not null,  -- or a lane of it: see core/lanes.py
     type text not null,
     args jsonb not null,
     sources uuid[],  -- parents whose results belong into args ...
@@ -63,7 +63,7 @@ create index scheduled_run_at on flowrun.scheduled (run_at);
 
 -- Rows are inserted and deleted, never updated: the claim deletes by ctid and relies on it.
 create table flowrun.ready (
-    queue text not null,
+    queue text collate "C" not null,  -- or a lane of it: see core/lanes.py
     priority smallint not null,
     id uuid not null,
     type text not null,
@@ -156,6 +156,41 @@ create table flowrun.keys (
 );
 create index keys_id on flowrun.keys (id);
 
+-- What is known of a queue besides its name. Most have no row here.
+create table flowrun.queues (
+    name text primary key,
+    concurrency integer check (concurrency > 0),  -- jobs of it that run at once, on all workers together
+    rate_jobs integer check (rate_jobs > 0),  -- jobs that may start ...
+    rate_seconds double precision check (rate_seconds > 0),  -- ... in any stretch of so many seconds
+    paused boolean not null default false,
+    changed_at timestamptz not null default now(),
+    check ((rate_jobs is null) = (rate_seconds is null))
+);
+
+-- Who has taken what of a limit: a lease, which is the slot as long as it lives. See claim_limited.sql.
+create table flowrun.slots (
+    name text collate "C" not null,  -- 'queue:', 'key:', 'type:' or 'sequence:' and a name
+    worker_id uuid not null,
+    n bigint not null,
+    jobs uuid[] not null,
+    primary key (name, worker_id, n)
+);
+
+-- Counts the claims under limits, which must see each other. One row.
+create table flowrun.throttle (
+    id smallint primary key default 1 check (id = 1),
+    claims bigint not null default 0
+);
+insert into flowrun.throttle default values;
+
+-- When jobs of queues with a rate were claimed.
+create table flowrun.starts (
+    queue text not null,
+    started_at timestamptz not null,
+    jobs integer not null
+);
+create index starts_queue on flowrun.starts (queue, started_at);
+
 -- What `job.step` remembers.
 create table flowrun.steps (
     job_id uuid not null,
@@ -192,6 +227,7 @@ create table flowrun.workers (
     name text not null,
     queues text[] not null,
     types text[] not null default '{}',  -- those it has handlers for
+    changes integer not null default 0,  -- of queues, since it started: it claims only with the knowledge of all
     concurrency integer not null,
     started_at timestamptz not null default now(),
     expires_at timestamptz not null  -- pushed on by every heartbeat; after it, the worker's jobs are rescued
@@ -208,7 +244,7 @@ select
     j.flow_id,
     j.name,
     j.type,
-    j.queue,
+    split_part(j.queue, chr(31), 1) as queue,
     j.priority,
     case
         when f.id is not null then (array['succeeded', 'failed', 'cancelled', 'skipped'])[f.outcome]

@@ -2,7 +2,7 @@
 --   $1 uuid worker  $2 float8 lease in seconds
 -- Result: no row when the worker was given up and its jobs are somebody else's; else whether there is somebody to
 -- rescue (as in expired_worker.sql), the seconds until the next scheduled job or deadline is due, and which of this
--- worker's jobs were asked to stop.
+-- worker's jobs were asked to stop, and how often a queue was changed.
 -- Index: leases_pkey, one step a worker; scheduled_run_at, deadlines_due_at.
 -- Locks: this worker's row.
 with recursive holder (id) as (
@@ -31,4 +31,5 @@ returning
         where exists (
             select from flowrun.leases where leases.worker_id = $1 and leases.jobs @> array[asked.id]
         )
-    ) as cancelled
+    ) as cancelled,
+    changes

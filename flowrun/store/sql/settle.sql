@@ -3,6 +3,7 @@
 --   $1 uuid worker  $2 bigint[] leases concerned  $3 bigint[] of these, the ones with no job left
 --   $4 uuid[] job  $5 bigint[] its lease  $6 smallint[] its attempt  $7 text[] its result (JSON)
 --   $8 integer handoff limit  $9 bigint number of the handoff's lease  $10 text[] queues and $11 text[] types of this worker
+--   $12 integer changes of queues it knows of: nothing is handed over by one that does not know all
 -- Result: rows tagged `note`: 0 a job handed off (its definition), 1 a job that must be settled the slow way because
 -- success may leave one of its edges unsatisfied, or because this statement's snapshot may lack one of them (its lease
 -- was touched), 2 a job that is settled now, 3 a queue where something became ready,
@@ -88,7 +89,11 @@ next as materialized (
 ),
 handoff as materialized (
     select * from next
-    where due and (kind > 0 or (queue = any($10) and type = any($11)))
+    where
+        due
+        and (kind > 0 or (
+            queue = any($10) and type = any($11) and (select changes = $12 from flowrun.workers where id = $1)
+        ))
     order by priority, id
     limit $8
 ),

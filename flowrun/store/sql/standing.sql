@@ -2,21 +2,42 @@
 --   $1 uuid job
 -- Result: one row: kind, name, type, queue, flow_id, outcome, error, cause's name, run_at, attempt, ready, claimed_at and
 -- worker while it runs, need and open while it waits, the signal, the time and the arguments of a gate it stands at,
--- whether it was asked to stop, and how many live workers serve its queue, know its type, and do both.
+-- whether it was asked to stop, and how many live workers serve its queue, know its type, and do both; whether its queue
+-- is paused, its limits, and how much of them is used up.
 select
-    j.kind, coalesce(j.name, j.type) as name, j.type, j.queue, coalesce(j.flow_id, case when j.kind = 1 then j.id end) as flow_id,
+    j.kind, coalesce(j.name, j.type) as name, j.type, split_part(j.queue, chr(31), 1) as queue, j.queue as place, coalesce(j.flow_id, case when j.kind = 1 then j.id end) as flow_id,
     f.outcome, f.error ->> 'type' as error_type, f.error ->> 'message' as error, cause.name as cause,
     s.run_at, coalesce(f.attempt, l.attempt, r.attempt, s.attempt, 0) as attempt,
     r.id is not null as ready, l.claimed_at, w.name as worker,
     b.need, b.open, g.signal, g.opened_at, j.args::text as args, c.id is not null as asked,
-    (select count(*) from flowrun.workers where expires_at > now() and (j.queue = any(queues) or j.queue = 'flowrun'))
+    (select count(*) from flowrun.workers where expires_at > now() and (q.name = any(queues) or q.name = 'flowrun'))
         as serving,
     (select count(*) from flowrun.workers where expires_at > now() and (j.type = any(types) or j.kind > 0)) as knowing,
     (
         select count(*) from flowrun.workers
-        where expires_at > now() and (j.queue = any(queues) or j.queue = 'flowrun') and (j.type = any(types) or j.kind > 0)
-    ) as able
+        where expires_at > now() and (q.name = any(queues) or q.name = 'flowrun') and (j.type = any(types) or j.kind > 0)
+    ) as able,
+    coalesce(qs.paused, false) as paused, qs.concurrency, qs.rate_jobs, qs.rate_seconds,
+    nullif(split_part(j.queue, chr(31), 4), '') as limit_key, nullif(split_part(j.queue, chr(31), 3), '')::integer as limit_most,
+    (
+        select coalesce(sum(cardinality(lease.jobs)), 0)
+        from flowrun.slots slot
+        join flowrun.leases lease on lease.worker_id = slot.worker_id and lease.n = slot.n
+        where slot.name = nullif(split_part(j.queue, chr(31), 4), '')
+    ) as limit_used,
+    (
+        select coalesce(sum(cardinality(lease.jobs)), 0)
+        from flowrun.slots slot
+        join flowrun.leases lease on lease.worker_id = slot.worker_id and lease.n = slot.n
+        where slot.name = 'queue:' || q.name
+    ) as queue_used,
+    (
+        select coalesce(sum(jobs), 0) from flowrun.starts
+        where starts.queue = q.name and started_at > now() - make_interval(secs => qs.rate_seconds)
+    ) as rate_used
 from flowrun.jobs j
+cross join lateral (select split_part(j.queue, chr(31), 1) as name) q
+left join flowrun.queues qs on qs.name = q.name
 left join flowrun.finished f on f.id = j.id
 left join flowrun.jobs cause on cause.id = f.cause
 left join flowrun.scheduled s on s.id = j.id

@@ -1,0 +1,39 @@
+"""Lanes: where jobs wait that may not all run at once.
+
+A job that asks for a limit, a sequence or a fair share does not wait in its queue itself but in a lane of it, whose
+name says all that a claim must know: ``queue ␟ fair key ␟ how many at once ␟ limit's key ␟ "h" if a retry holds it``.
+To everything else a lane is a queue like others, so releasing a job costs the same wherever it waits, and claims from
+the queue itself never meet the jobs of its lanes. The separator cannot stand in any name."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flowrun.core.options import JobOptions
+
+SEPARATOR: Final = "\x1f"
+
+
+def place(queue: str, type: str, options: JobOptions) -> str:
+    """Where a job waits: its queue, or a lane of it."""
+    fair, limit, sequence = options.get("fair_key"), options.get("limit"), options.get("sequence")
+    if fair is None and limit is None and sequence is None:
+        return queue
+    at_once, key, hold = "", "", ""
+    if sequence is not None:
+        at_once, key, hold = "1", f"sequence:{sequence}", "h"
+    elif isinstance(limit, int):
+        at_once, key = str(limit), f"type:{type}"
+    elif limit is not None:
+        key, at_once = f"key:{limit[0]}", str(limit[1])
+    return SEPARATOR.join((queue, fair or "", at_once, key, hold))
+
+
+def queue_of(place: str) -> str:
+    """The queue of a place where jobs wait."""
+    return place.partition(SEPARATOR)[0]
+
+
+def is_lane(place: str) -> bool:
+    """Whether jobs that wait there need a look at limits."""
+    return SEPARATOR in place

@@ -1,0 +1,114 @@
+-- Take up to $3 jobs out of queues with a limit or a rate that have nothing in lanes: claim_limited.sql without the rounds,
+-- at half of its cost.
+--   $1 uuid worker  $2 bigint number of the first lease  $3 integer limit  $4 text[] types this worker can run  $5 text[] queues
+--   $6 integer changes of queues the worker knows of
+-- Result, indexes and locks as in claim_limited.sql.
+with gate as materialized (
+    select locked.claims = seen.claims as open
+    from (select claims from flowrun.throttle for update) locked, (select claims from flowrun.throttle) seen
+),
+setting as materialized (
+    select s.*, u.no - 1 as no
+    from unnest($5::text[]) with ordinality as u (name, no)
+    cross join lateral (select * from flowrun.queues where queues.name = u.name offset 0) s
+    where (select open from gate) and not s.paused and exists (select from flowrun.workers where id = $1 and changes = $6)
+),
+slot as materialized (
+    select s.name, s.worker_id, s.n, l.taken, setting.name as queue
+    from setting
+    cross join lateral (select * from flowrun.slots where slots.name = 'queue:' || setting.name offset 0) s
+    left join lateral (
+        select cardinality(jobs) as taken from flowrun.leases where worker_id = s.worker_id and n = s.n and jobs <> '{}' offset 0
+    ) l on true
+    where setting.concurrency is not null
+),
+gone as (
+    delete from flowrun.slots where (name, worker_id, n) in (select name, worker_id, n from slot where taken is null)
+),
+started as materialized (
+    select s.name, coalesce(sum(t.jobs), 0) as jobs, min(t.started_at) as first
+    from setting s
+    left join lateral (
+        select jobs, started_at from flowrun.starts
+        where starts.queue = s.name and started_at > clock_timestamp() - make_interval(secs => s.rate_seconds)
+        offset 0
+    ) t on true
+    where s.rate_jobs is not null
+    group by s.name
+),
+forgotten as (
+    delete from flowrun.starts
+    using setting
+    where starts.queue = setting.name and started_at <= clock_timestamp() - make_interval(secs => setting.rate_seconds)
+),
+free as materialized (
+    select
+        s.name, s.no,
+        least(s.concurrency - (select coalesce(sum(taken), 0) from slot where slot.queue = s.name), s.rate_jobs - started.jobs, $3)
+            as jobs
+    from setting s
+    left join started on started.name = s.name
+),
+out as materialized (
+    delete from flowrun.ready
+    where ctid = any(array(
+        select r.ctid
+        from free
+        cross join lateral (
+            select ready.ctid from flowrun.ready
+            where ready.queue = free.name and ready.type = any($4)
+            order by ready.priority, ready.id
+            limit greatest(free.jobs, 0)
+            for update skip locked
+        ) r
+        limit $3
+    ))
+    returning id, queue, (attempt + 1)::smallint as attempt
+),
+batch as materialized (
+    select out.queue, $2 + free.no as lease, array_agg(out.id) as jobs, array_agg(out.attempt) as attempts
+    from out
+    join free on free.name = out.queue
+    group by out.queue, free.no
+),
+lease as (
+    insert into flowrun.leases (worker_id, n, claimed_at, jobs, attempts)
+    select $1, lease, clock_timestamp(), jobs, attempts from batch
+),
+slots as (
+    insert into flowrun.slots (name, worker_id, n, jobs)
+    select 'queue:' || s.name, $1, batch.lease, '{}' from batch join setting s on s.name = batch.queue where s.concurrency is not null
+),
+counted as (
+    update flowrun.throttle set claims = claims + 1 where exists (select from batch)
+),
+starts as (
+    insert into flowrun.starts (queue, started_at, jobs)
+    select s.name, clock_timestamp(), cardinality(batch.jobs)
+    from batch join setting s on s.name = batch.queue
+    where s.rate_jobs is not null
+)
+select
+    0 as note, j.id, u.attempt, j.flow_id, j.kind, j.name, j.queue, j.type, j.args, j.sources, j.bindings, j.priority, j.options,
+    batch.lease, null::text as lane, null::boolean as whole, null::float8 as seconds
+from batch
+cross join lateral unnest(batch.jobs, batch.attempts) as u (id, attempt)
+cross join lateral (select * from flowrun.jobs where jobs.id = u.id offset 0) j
+union all
+select
+    2, null, null, null, null, null, started.name, null, null, null, null, null, null, null, null, null,
+    extract(epoch from started.first + make_interval(secs => s.rate_seconds) - clock_timestamp())::float8
+from started
+join setting s on s.name = started.name
+where started.jobs >= s.rate_jobs
+union all
+(
+    select 3, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null
+    from free join setting s on s.name = free.name
+    where s.concurrency is not null and free.jobs <= 0
+    limit 1
+)
+union all
+select 4, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null
+from gate
+where not open

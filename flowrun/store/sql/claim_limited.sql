@@ -1,0 +1,227 @@
+-- Take up to $3 jobs out of places whose jobs may not all run at once: lanes, and queues with a limit or a rate.
+--   $1 uuid worker  $2 bigint number of the first lease  $3 integer limit  $4 text[] types this worker can run
+--   $5 text[] queues that have a limit or a rate  $6 text[] queues to look for lanes in  $7 text[] where in each the last
+--   look ended ('': at its beginning)  $8 integer how many lanes to look at
+--   $9 integer changes of queues the worker knows of
+-- Result: rows tagged `note`: 0 a job and the number of its lease, 1 a queue whose lanes were looked at, the last of them,
+-- and whether those were all, 2 the seconds until a rate allows the next job, 3 a limit is used up, 4 nothing was
+-- done, because this statement's snapshot lacks a claim under limits that was made meanwhile: to be sent again.
+-- What is taken is what the leases hold: a slot names a lease and lives as long as that, so whatever ends a lease (a
+-- settle, a retry, a rescue) frees its slots, and nothing else must think of it. Slots of leases that have gone are
+-- removed in passing; one of a sequence stays until its job has ended, and until then only that job is let in.
+-- Every lane gives in turn (`turn`, then the order of the walk), which is what makes fair_key fair; limits are counted
+-- along that order, so what one limit leaves out can only make others take less than they might.
+-- Index: ready_pkey, one step a lane; slots_pkey, starts_queue; every look-up is lateral.
+-- Locks: the row of `throttle`, which all claims under limits lock and count up, so they come one after the other. Who
+-- waited for it has a snapshot from before: the count it has locked is not the count it sees, and it does nothing
+-- (reading after waiting would need two round trips for every claim). Then `ready` rows, skipping locked ones (as in claim.sql).
+with recursive gate as materialized (
+    select locked.claims = seen.claims as open
+    from (select claims from flowrun.throttle for update) locked, (select claims from flowrun.throttle) seen
+),
+setting as materialized (
+    select q.queue, s.concurrency, s.rate_jobs, s.rate_seconds, coalesce(s.paused, false) as paused
+    from (select unnest($5::text[]) as queue union select unnest($6::text[])) q
+    left join lateral (select * from flowrun.queues where queues.name = q.queue offset 0) s on true
+    where (select open from gate)
+),
+walk (queue, cursor, lane, wrapped, step) as (
+    select q.queue, q.cursor, coalesce(behind.lane, first.lane), behind.lane is null, 1
+    from unnest($6::text[], $7::text[]) as q (queue, cursor)
+    join setting on setting.queue = q.queue and not setting.paused
+    cross join lateral (
+        select (
+            select r.queue from flowrun.ready r
+            where r.queue > greatest(q.queue || chr(31), q.cursor) collate "C" and r.queue < q.queue || ' '
+            order by r.queue limit 1
+        ) as lane
+    ) behind
+    cross join lateral (
+        select case when behind.lane is null and q.cursor <> '' then (
+            select r.queue from flowrun.ready r
+            where r.queue > q.queue || chr(31) and r.queue < q.queue || ' '
+            order by r.queue limit 1
+        ) end as lane
+    ) first
+    union all
+    select walk.queue, walk.cursor, next.lane, next.wrapped, walk.step + 1
+    from walk
+    cross join lateral (
+        select (
+            select r.queue from flowrun.ready r
+            where r.queue > walk.lane and r.queue < walk.queue || ' '
+            order by r.queue limit 1
+        ) as lane
+    ) behind
+    cross join lateral (
+        select
+            coalesce(behind.lane, case when not walk.wrapped and walk.cursor <> '' then (
+                select r.queue from flowrun.ready r
+                where r.queue > walk.queue || chr(31) and r.queue < walk.queue || ' '
+                order by r.queue limit 1
+            ) end) as lane,
+            walk.wrapped or behind.lane is null as wrapped
+    ) next
+    where walk.lane is not null and walk.step < $8 and not (next.wrapped and next.lane > walk.cursor collate "C")
+),
+place as materialized (
+    select
+        w.lane as at, w.queue, w.step, 'queue:' || w.queue as queue_slot,
+        nullif(split_part(w.lane, chr(31), 4), '') as key, nullif(split_part(w.lane, chr(31), 3), '')::integer as at_once,
+        split_part(w.lane, chr(31), 5) = 'h' as holds
+    from walk w
+    where w.lane is not null
+    union all
+    select s.queue, s.queue, 0, 'queue:' || s.queue, null, null, false
+    from setting s
+    where s.queue = any($5) and not s.paused
+),
+slot as materialized (
+    select
+        s.name, s.worker_id, s.n, s.jobs, l.taken,
+        case when l.taken is null and name.holds then (
+            select j.id from flowrun.jobs j
+            where j.id = any(s.jobs) and not exists (select from flowrun.finished where finished.id = j.id)
+            limit 1
+        ) end as held
+    from (
+        select queue_slot as name, false as holds from place union select key, holds from place where key is not null
+    ) name
+    cross join lateral (select * from flowrun.slots where slots.name = name.name offset 0) s
+    left join lateral (
+        select cardinality(jobs) as taken from flowrun.leases where worker_id = s.worker_id and n = s.n and jobs <> '{}' offset 0
+    ) l on true
+),
+taken as materialized (
+    select name, sum(coalesce(taken, 0)) as jobs, (array_agg(held) filter (where held is not null))[1] as held
+    from slot
+    group by name
+),
+gone as (
+    delete from flowrun.slots
+    where (name, worker_id, n) in (select name, worker_id, n from slot where taken is null and held is null)
+),
+started as materialized (
+    select s.queue, coalesce(sum(t.jobs), 0) as jobs, min(t.started_at) as first
+    from setting s
+    left join lateral (
+        select jobs, started_at from flowrun.starts
+        where starts.queue = s.queue and started_at > clock_timestamp() - make_interval(secs => s.rate_seconds)
+        offset 0
+    ) t on true
+    where s.rate_jobs is not null
+    group by s.queue
+),
+forgotten as (
+    delete from flowrun.starts
+    using setting
+    where starts.queue = setting.queue and started_at <= clock_timestamp() - make_interval(secs => setting.rate_seconds)
+),
+free as materialized (
+    select
+        p.at, p.queue, p.queue_slot, p.key, s.rate_jobs is not null as rated, s.concurrency is not null as bounded, mine.held,
+        p.at_once - coalesce(mine.jobs, 0) as key_free,
+        least(s.concurrency - coalesce(whole.jobs, 0), s.rate_jobs - started.jobs, $3) as queue_free,
+        row_number() over (order by p.step, p.at) as no, count(*) over () as places,
+        case when p.key is not null then dense_rank() over (order by p.key) end as key_no,
+        dense_rank() over (order by p.queue) as queue_no,
+        dense_rank() over (order by case when s.concurrency is not null then p.queue end, p.key) - 1 as batch
+    from place p
+    join setting s on s.queue = p.queue
+    left join taken mine on mine.name = p.key
+    left join taken whole on whole.name = p.queue_slot
+    left join started on started.queue = p.queue
+    where exists (select from flowrun.workers where id = $1 and changes = $9)
+),
+candidate as (
+    select
+        f.no, f.key_no, f.queue_no, f.key_free, f.queue_free, f.batch, r.row_at, r.id,
+        row_number() over (partition by f.no order by r.priority, r.id) as turn
+    from free f
+    cross join lateral (
+        select ready.ctid as row_at, ready.priority, ready.id from flowrun.ready
+        where ready.queue = f.at and ready.type = any($4) and (f.held is null or ready.id = f.held)
+        order by ready.priority, ready.id
+        limit least(f.key_free, f.queue_free, greatest(1, ceil($3::float8 / f.places)::integer))
+        for update skip locked
+    ) r
+    where f.queue_free > 0 and f.key_free > 0 is not false
+),
+by_key as (
+    select *, case when key_no is not null then row_number() over (partition by key_no order by turn, no) end as of_key
+    from candidate
+),
+by_queue as (
+    select *, row_number() over (partition by queue_no order by turn, no) as of_queue
+    from by_key
+    where of_key <= key_free is not false
+),
+chosen as materialized (
+    select row_at, id, no, batch
+    from by_queue
+    where of_queue <= queue_free
+    order by turn, no
+    limit $3
+),
+out as materialized (
+    delete from flowrun.ready where ctid = any(array(select row_at from chosen))
+    returning id, (attempt + 1)::smallint as attempt
+),
+job as materialized (
+    select chosen.id, chosen.no, out.attempt, $2 + dense_rank() over (order by chosen.batch) - 1 as lease
+    from chosen
+    join out on out.id = chosen.id
+),
+lease as (
+    insert into flowrun.leases (worker_id, n, claimed_at, jobs, attempts)
+    select $1, lease, clock_timestamp(), array_agg(id), array_agg(attempt)
+    from job
+    group by lease
+),
+part as materialized (
+    select f.queue, f.queue_slot, f.key, f.bounded, f.rated, job.lease, job.jobs
+    from (select no, lease, array_agg(id) as jobs from job group by no, lease) job
+    join free f on f.no = job.no
+),
+slots as (
+    insert into flowrun.slots (name, worker_id, n, jobs)
+    select queue_slot, $1, lease, array_agg(j.id) from part, unnest(part.jobs) as j (id) where bounded group by queue_slot, lease
+    union all
+    select key, $1, lease, array_agg(j.id) from part, unnest(part.jobs) as j (id) where key is not null group by key, lease
+),
+counted as (
+    update flowrun.throttle set claims = claims + 1 where exists (select from job)
+),
+starts as (
+    insert into flowrun.starts (queue, started_at, jobs)
+    select queue, clock_timestamp(), sum(cardinality(jobs)) from part where rated group by queue
+)
+select
+    0 as note, j.id, job.attempt, j.flow_id, j.kind, j.name, j.queue, j.type, j.args, j.sources, j.bindings, j.priority, j.options,
+    job.lease, null::text as lane, null::boolean as whole, null::float8 as seconds
+from job
+cross join lateral (select * from flowrun.jobs where jobs.id = job.id offset 0) j
+union all
+select
+    1, null, null, null, null, null, walk.queue, null, null, null, null, null, null, null,
+    (array_agg(walk.lane order by walk.step desc) filter (where walk.lane is not null))[1], max(walk.step) < $8, null
+from walk
+group by walk.queue
+union all
+select
+    2, null, null, null, null, null, started.queue, null, null, null, null, null, null, null, null, null,
+    extract(epoch from started.first + make_interval(secs => s.rate_seconds) - clock_timestamp())::float8
+from started
+join setting s on s.queue = started.queue
+where started.jobs >= s.rate_jobs and not s.paused
+union all
+(
+    select 3, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null
+    from free
+    where key_free <= 0 or (bounded and queue_free <= 0)
+    limit 1
+)
+union all
+select 4, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null
+from gate
+where not open
