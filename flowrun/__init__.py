@@ -5,8 +5,9 @@ from flowrun.client.events import Event
 from flowrun.client.explain import Explanation
 from flowrun.client.gates import OpenGate
 from flowrun.client.handlers import Handler
+from flowrun.client.listing import FlowSummary, WorkerStatus
 from flowrun.client.queues import QueueStatus
-from flowrun.client.runs import Attempt, FlowRun, FlowStatus, JobRun, JobStatus
+from flowrun.client.runs import Attempt, AuditEntry, FlowRun, FlowStatus, JobRun, JobStatus
 from flowrun.client.specs import Flow, JobSpec
 from flowrun.config import Settings
 from flowrun.context import Job, Parent, Transaction
@@ -44,6 +45,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Attempt",
+    "AuditEntry",
     "ConfigurationError",
     "DatabaseError",
     "DatabaseUnavailable",
@@ -57,6 +59,7 @@ __all__ = [
     "FlowFailed",
     "FlowRun",
     "FlowStatus",
+    "FlowSummary",
     "Flowrun",
     "FlowrunError",
     "Handler",
@@ -86,6 +89,7 @@ __all__ = [
     "Snooze",
     "Transaction",
     "UnknownHandler",
+    "WorkerStatus",
     "any_of",
     "at_least",
     "backoff",

@@ -14,6 +14,7 @@ from flowrun.client.dispatch import Client
 from flowrun.client.gates import Gates
 from flowrun.client.handlers import Handler, as_register
 from flowrun.client.host import Host
+from flowrun.client.listing import Flows, Jobs, Workers
 from flowrun.client.queues import Queues, check_setting
 from flowrun.client.runs import FlowRun, JobRun
 from flowrun.client.shield import shielded
@@ -67,6 +68,12 @@ class Flowrun:
         self.client = Client(database, self.registry, self.settings)
         self.gates = Gates(self.client)
         """What people are asked: nodes that wait for a signal."""
+        self.flows = Flows(self.client)
+        """Flows that are stored."""
+        self.jobs = Jobs(self.client)
+        """Jobs that are stored."""
+        self.workers = Workers(self.client)
+        """Workers that live."""
         self.queues = Queues(self.client)
         """Limits, rates and pauses of queues."""
         self._declared: dict[str, QueueSetting] = {}

@@ -20,7 +20,7 @@ from rich.live import Live
 import flowrun
 from flowrun.cli import terminal
 from flowrun.cli.database import opened
-from flowrun.cli.drawing import picture
+from flowrun.cli.drawing import picture, written_lines
 from flowrun.cli.exits import FAILED, OK, UsageError
 from flowrun.client.runs import FlowRun, FlowStatus
 from flowrun.client.specs import Flow
@@ -91,7 +91,7 @@ async def _watch(console: Console, flow: Flow, run: FlowRun) -> FlowStatus:
         with Live(console=console, auto_refresh=False) as live:
             while True:
                 status = await run.status()
-                tree = picture(flow, status, datetime.now(UTC), ascii_only=_ascii(console))
+                tree = picture(written_lines(flow), status, datetime.now(UTC), ascii_only=_ascii(console))
                 live.update(tree, refresh=True)
                 if status.state != "running":
                     return status
@@ -99,7 +99,7 @@ async def _watch(console: Console, flow: Flow, run: FlowRun) -> FlowStatus:
 
 
 def _draw(console: Console, flow: Flow, status: FlowStatus) -> None:
-    console.print(picture(flow, status, datetime.now(UTC), ascii_only=_ascii(console)))
+    console.print(picture(written_lines(flow), status, datetime.now(UTC), ascii_only=_ascii(console)))
 
 
 def _ascii(console: Console) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from rich.tree import Tree
 from flowrun.client.runs import FlowStatus, JobStatus
 from flowrun.core.draw import waits
 from flowrun.core.flow import Flow, Node
+from flowrun.core.states import Condition
 
 STYLES: Mapping[str, tuple[str, str, str]] = {
     "waiting": ("·", ".", "dim"),
@@ -36,9 +37,8 @@ class Line(NamedTuple):
     """What else it waits for."""
 
 
-def picture(flow: Flow, status: FlowStatus, now: datetime, *, ascii_only: bool = False) -> Tree:
-    """``flow`` as it stands at ``now``."""
-    lines = list(_lines(flow, "", 1))
+def picture(lines: Sequence[Line], status: FlowStatus, now: datetime, *, ascii_only: bool = False) -> Tree:
+    """A flow as it stands at ``now``; ``lines`` come from :func:`written_lines` or :func:`stored_lines`."""
     width = max((4 * line.depth + len(line.name) for line in lines), default=0)
     tree = Tree(_head(status, now, ascii_only=ascii_only), guide_style="dim")
     above = [tree]
@@ -57,6 +57,49 @@ def picture(flow: Flow, status: FlowStatus, now: datetime, *, ascii_only: bool =
         del above[line.depth :]
         above.append(above[-1].add(label))
     return tree
+
+
+def written_lines(flow: Flow) -> list[Line]:
+    """The nodes of a flow as its program wrote it."""
+    return list(_lines(flow, "", 1))
+
+
+def stored_lines(status: FlowStatus, waits: Iterable[tuple[str, str, int]]) -> list[Line]:
+    """The nodes of a flow as it is stored: ``waits`` are name, name of one it waits for, condition."""
+    parents: dict[str, dict[str, str]] = {}
+    for name in status.nodes:
+        steps = name.split("/")
+        for depth in range(1, len(steps) + 1):  # a flow inside is a line too, with its nodes below
+            parents.setdefault("/".join(steps[:depth]), {})
+    for child, parent, condition in waits:
+        pair = _side_by_side(child, parent)
+        if pair is not None and pair[1] in parents:
+            word = "failed" if condition == Condition.FAILED else ""
+            parents.setdefault(pair[0], {}).setdefault(pair[1], word)
+    drawn_under = {name: next(iter(found), None) for name, found in parents.items()}
+    under: dict[tuple[str, str | None], list[str]] = {}
+    for name in parents:
+        under.setdefault((name.rpartition("/")[0], drawn_under[name]), []).append(name)
+    lines: list[Line] = []
+    stack = [(name, 1) for name in reversed(under.get(("", None), []))]
+    while stack:
+        name, depth = stack.pop()
+        above = set(_climb(drawn_under, drawn_under[name]))
+        notes = [_note(other, word) for other, word in parents[name].items() if word or other not in above]
+        lines.append(Line(name, depth, f"  ({', '.join(notes)})" if notes else ""))
+        below = under.get((name.rpartition("/")[0], name), []) if drawn_under.get(name) != name else []
+        stack.extend((child, depth + 1) for child in reversed(below))
+        stack.extend((child, depth + 1) for child in reversed(under.get((name, None), [])))
+    return lines
+
+
+def _side_by_side(child: str, parent: str) -> tuple[str, str] | None:
+    """The two at the level where their paths part; None where one is inside the other."""
+    ours, theirs = child.split("/"), parent.split("/")
+    for depth, (mine, its) in enumerate(zip(ours, theirs, strict=False), 1):
+        if mine != its:
+            return "/".join(ours[:depth]), "/".join(theirs[:depth])
+    return None
 
 
 def _lines(flow: Flow, prefix: str, depth: int) -> Iterator[Line]:

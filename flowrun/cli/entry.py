@@ -11,7 +11,9 @@ import flowrun
 from flowrun.cli import terminal
 from flowrun.cli.demo import demo
 from flowrun.cli.exits import USAGE, code_of
+from flowrun.cli.looking import explain, flows, gates, jobs, show, workers
 from flowrun.cli.migrate import migrate
+from flowrun.cli.operating import cancel, dispatch, queues, resolve, retry, signal, skip
 from flowrun.cli.serve import serve
 from flowrun.errors import FlowrunError
 
@@ -26,7 +28,9 @@ app = App(
     exit_on_error=False,
     help_on_error=False,
 )
-for command in (demo, serve, migrate):
+LOOKING = (flows, show, jobs, gates, explain, workers, queues)
+OPERATING = (cancel, retry, resolve, skip, signal, dispatch)
+for command in (demo, serve, migrate, *LOOKING, *OPERATING):
     app.command(command)
 
 

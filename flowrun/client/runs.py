@@ -42,6 +42,21 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """What somebody did to a job or a flow."""
+
+    verb: str
+    """cancel, retry, resolve, skip, signal, add ..."""
+    actor: str | None
+    reason: str | None
+    at: datetime
+    job_id: UUID | None
+    node: str | None
+    """The name of the node it was done to."""
+    detail: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class JobStatus:
     """A job as it stands."""
 
@@ -149,6 +164,10 @@ class JobRun(Generic[R_co]):
     async def attempts(self) -> list[Attempt]:
         """The attempts that did not succeed, the first one first."""
         return [Attempt(**row) for row in await reads.attempts(self._client.database, self.id)]
+
+    async def audit(self) -> list[AuditEntry]:
+        """What people did to the job, the first first."""
+        return await _audit(self._client, self.id)
 
     async def cancel(self, *, actor: str | None = None, reason: str | None = None) -> Cancelled:
         """Cancel the job; for a flow as a node, the whole flow.
@@ -347,6 +366,14 @@ class FlowRun:
         """
         return events(self._client, self.id)
 
+    async def audit(self) -> list[AuditEntry]:
+        """What people did to the flow and its jobs, the first first.
+
+        for entry in await run.audit():
+            print(entry.at, entry.actor, entry.verb, entry.node, entry.reason)
+        """
+        return await _audit(self._client, self.id)
+
     async def explain(self, name: str | None = None) -> Explanation:
         """Why a node is not running, or the flow has not ended: ``print(await run.explain("ware"))``.
 
@@ -397,6 +424,13 @@ def _check_written(kept_by: Claimed | None, what: str) -> None:
             f"{what} is dispatched when this handler has succeeded, so the handler cannot wait for it; "
             "dispatch(now=True) writes it at once"
         )
+
+
+async def _audit(client: Client, id: UUID) -> list[AuditEntry]:
+    return [
+        AuditEntry(**row | {"detail": codec.load(row["detail"]) if row["detail"] else {}})
+        for row in await reads.audited(client.database, id)
+    ]
 
 
 def _detail(failures: list[tuple[str, Outcome, str | None]]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, overload
 
-from flowrun.core import draw
+from flowrun.core import draw, svg
 from flowrun.core import options as job_options
 from flowrun.core.job import JobSpec
 from flowrun.core.node import After, Compensation, Join, Node, Test, When, any_of, at_least, conditions, race
@@ -219,6 +219,10 @@ class Flow:
     def mermaid(self) -> str:
         """The flow as a Mermaid flowchart."""
         return draw.mermaid(self)
+
+    def svg(self) -> str:
+        """The flow as an SVG picture: ``Path("order.svg").write_text(flow.svg())``."""
+        return svg.svg(self)
 
     def __repr__(self) -> str:
         """The name and how many nodes it has."""

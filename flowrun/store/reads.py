@@ -97,3 +97,28 @@ async def flow_output(database: Database, id: UUID) -> str | None:
 async def flow_failures(database: Database, id: UUID) -> list[tuple[str, Outcome, str | None]]:
     """Name, outcome and error of the jobs because of which a flow did not succeed."""
     return [(name, Outcome(outcome), error) for name, outcome, error in await database.fetch("flow_failures", id)]
+
+
+async def flow_waits(database: Database, id: UUID) -> list[tuple[str, str, int]]:
+    """Of the nodes of a flow: name, name of one it waits for, condition."""
+    return [(child, parent, condition) for child, parent, condition in await database.fetch("flow_waits", id)]
+
+
+async def audited(database: Database, id: UUID) -> list[dict[str, Any]]:
+    """What people did to a flow or a job."""
+    return [dict(row) for row in await database.fetch("audited", id)]
+
+
+async def list_flows(database: Database, *filters: object) -> list[dict[str, Any]]:
+    """Outermost flows, the newest first."""
+    return [dict(row) for row in await database.fetch("list_flows", *filters)]
+
+
+async def list_jobs(database: Database, *filters: object) -> list[dict[str, Any]]:
+    """Jobs, the newest first."""
+    return [dict(row) for row in await database.fetch("list_jobs", *filters)]
+
+
+async def list_workers(database: Database) -> list[dict[str, Any]]:
+    """Workers that live."""
+    return [dict(row) for row in await database.fetch("list_workers")]

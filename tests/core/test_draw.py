@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from xml.etree import ElementTree
+
 from flowrun import any_of, at_least
 from flowrun.core.flow import Flow
 from flowrun.core.job import JobSpec
@@ -97,3 +99,34 @@ def test_an_unknown_name_or_a_cycle_does_not_hinder_drawing() -> None:
     flow.add(JobSpec("c"), after="b")
     assert "a" in str(flow)
     assert "flowchart" in flow.mermaid()
+
+
+def test_svg() -> None:
+    flow = Flow("order <42> & more")
+    pay = flow.add(JobSpec("pay"), name="pay")
+    inner = Flow("inner")
+    a = inner.add(JobSpec("a"), name="a")
+    inner.add(JobSpec("b"), after=a.finished, name="b")
+    node = flow.add(inner, after=pay, name="fulfil")
+    flow.add(JobSpec("sorry"), after=pay.failed, name="sorry")
+    flow.add(JobSpec("last"), after=[node, pay], name="last")
+    picture = flow.svg()
+    root = ElementTree.fromstring(picture)
+    space = "{http://www.w3.org/2000/svg}"
+    labels = {text.text: (float(text.get("x", 0)), float(text.get("y", 0))) for text in root.iter(f"{space}text")}
+    assert {"order <42> & more", "pay", "fulfil", "a", "b", "sorry", "last", "failed", "finished"} == set(labels)
+    assert labels["pay"][0] < labels["fulfil"][0] <= labels["a"][0] < labels["b"][0] < labels["last"][0]
+    assert labels["sorry"][1] != labels["fulfil"][1]
+    assert len([path for path in root.iter(f"{space}path") if "edge" in path.get("class", "")]) == 5
+    width, height = float(root.get("width", 0)), float(root.get("height", 0))
+    for box in root.iter(f"{space}rect"):
+        assert float(box.get("x", 0)) + float(box.get("width", 0)) <= width
+        assert float(box.get("y", 0)) + float(box.get("height", 0)) <= height
+    assert flow.svg() == picture
+
+
+def test_svg_of_nothing_and_of_a_long_chain() -> None:
+    assert "<svg" in Flow("empty").svg()
+    flow = Flow("long")
+    flow.chain([JobSpec("step")] * 3000)
+    assert flow.svg().count("<rect") == 3000

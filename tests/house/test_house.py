@@ -40,10 +40,10 @@ def test_public_names_are_documented() -> None:
 
 def test_the_public_surface_is_what_was_agreed() -> None:
     assert sorted(flowrun.__all__) == sorted(
-        """Attempt ConfigurationError DatabaseError DatabaseUnavailable Discard DuplicateKey EmbeddedPostgresError Event Explanation Flow FlowCancelled
-        FlowFailed FlowRun FlowStatus Flowrun FlowrunError Handler InvalidArguments InvalidFlow Job JobCancelled JobFailed
+        """Attempt AuditEntry ConfigurationError DatabaseError DatabaseUnavailable Discard DuplicateKey EmbeddedPostgresError Event Explanation Flow FlowCancelled
+        FlowFailed FlowRun FlowStatus FlowSummary Flowrun FlowrunError Handler InvalidArguments InvalidFlow Job JobCancelled JobFailed
         JobOptions JobRun JobSkipped JobSpec JobStatus LeaseLost MigrationNeeded Node NotFound NotPossible NotStorable OpenGate Parent QueueStatus Retry RunError SchemaTooNew Settings
-        Snooze Transaction UnknownHandler any_of at_least backoff race""".split()
+        Snooze Transaction UnknownHandler WorkerStatus any_of at_least backoff race""".split()
     )
 
 

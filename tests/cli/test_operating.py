@@ -1,0 +1,216 @@
+"""What operators look at and do on the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from flowrun import Flowrun
+from flowrun.cli.entry import main
+
+Said = tuple[int, str, str]
+
+
+@pytest.fixture
+def typed(dsn: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """``await typed("show", id)``: exit code, stdout and stderr of the command, run in this process."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    async def run(*words: object) -> Said:
+        code = await asyncio.to_thread(main, [*map(str, words), "--dsn", dsn])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+async def shop(app: Flowrun) -> AsyncIterator[dict[str, Any]]:
+    """A flow that stands at a gate, one whose node failed, and a job for which there is no worker."""
+    broken = {"invoice"}
+
+    @app.handler("step", attempts=1)
+    async def step(name: str) -> str:
+        if name in broken:
+            raise ValueError(f"{name} broke")
+        return name
+
+    def job(name: str):
+        return app.job("step", {"name": name})
+
+    async with app.worker(concurrency=4):
+        gated = app.flow("order", tags=["urgent"])
+        pay = gated.add(job("pay"), name="pay")
+        ask = gated.wait_for("approved", after=pay, name="ask", answers=["yes", "no"])
+        gated.add(job("ship"), after=ask, name="ship")
+        failing = app.flow("bill")
+        inner = app.flow("inside")
+        a = inner.add(job("a"), name="a")
+        inner.add(job("b"), after=a, name="b")
+        node = failing.add(inner, name="inside")
+        invoice = failing.add(job("invoice"), after=node, name="invoice")
+        failing.add(job("send"), after=invoice, name="send")
+        runs = {"gated": await gated.dispatch(), "failing": await failing.dispatch()}
+        await runs["failing"].wait(timeout=10)
+        await runs["gated"]["pay"].wait(timeout=10)
+        while not await app.gates.list():
+            await asyncio.sleep(0.01)
+        runs["alone"] = await app.job("nobody", tags=["odd"], queue="far").dispatch()
+        yield {**runs, "broken": broken}
+
+
+async def test_lists(typed, shop) -> None:
+    code, out, err = await typed("flows")
+    assert (code, err) == (0, "")
+    assert str(shop["gated"].id) in out
+    assert out.index("bill") < out.index("order")
+    assert [line.split()[2] for line in out.splitlines()[1:]] == ["failed", "running"]
+    rows = [json.loads(line) for line in (await typed("flows", "--json", "--tag", "urgent"))[1].splitlines()]
+    assert [(row["name"], row["state"]) for row in rows] == [("order", "running")]
+    assert (await typed("flows", "--state", "cancelled")) == (0, "", "no such flow\n")
+    code, out, _ = await typed("jobs", "--json", "--type", "step", "--state", "failed")
+    (row,) = [json.loads(line) for line in out.splitlines()]
+    assert (row["name"], row["error"], row["flow_id"]) == ("invoice", "invoice broke", str(shop["failing"].id))
+    rows = [json.loads(line) for line in (await typed("jobs", "--json", "--flow", shop["failing"].id))[1].splitlines()]
+    assert [row["name"] for row in rows] == ["send", "invoice", "inside/b", "inside/a"]
+    older = (await typed("jobs", "--json", "--flow", shop["failing"].id, "--before", rows[1]["id"], "--limit", 1))[1]
+    assert json.loads(older)["name"] == "inside/b"
+    assert "far" in (await typed("jobs", "--tag", "odd", "--queue", "far", "--since", "2020-01-01"))[1]
+    assert (await typed("jobs", "--until", "2020-01-01"))[1] == ""
+    (row,) = [json.loads(line) for line in (await typed("gates", "--json"))[1].splitlines()]
+    assert (row["flow"], row["node"], row["answers"]) == ("order", "ask", ["yes", "no"])
+    (row,) = [json.loads(line) for line in (await typed("workers", "--json"))[1].splitlines()]
+    assert row["types"] == ["step"]
+    assert "far" in (await typed("queues"))[1]
+
+
+async def test_show_draws_a_flow(typed, shop) -> None:
+    code, out, err = await typed("show", shop["failing"].id)
+    assert (code, err) == (0, "")
+    lines = [line.rstrip() for line in out.splitlines()]
+    assert "bill" in lines[0]
+    places = {
+        name: next(line.index(name) for line in lines[1:] if f" {name} " in line) for name in ("inside/a", "inside/b")
+    }
+    places |= {
+        name: next(line.index(name) for line in lines[1:] if f" {name} " in f"{line} ")
+        for name in ("inside", "invoice", "send")
+    }
+    assert places["inside"] < places["inside/a"] < places["inside/b"]
+    assert places["inside"] < places["invoice"] < places["send"]
+    assert "ValueError: invoice broke" in out
+    shown = json.loads((await typed("show", shop["failing"].id, "--json"))[1])
+    assert shown["nodes"]["inside/a"]["state"] == "succeeded"
+    code, out, _ = await typed("show", shop["failing"]["invoice"].id)
+    assert code == 0
+    assert "state      failed" in out
+    assert "ValueError: invoice broke" in out
+    assert "Traceback" in out
+
+
+async def test_explain(typed, shop) -> None:
+    assert "no worker that lives serves the queue 'far'" in (await typed("explain", shop["alone"].id))[1]
+    assert "it waits for 'ask' to succeed" in (await typed("explain", shop["gated"].id, "ship"))[1]
+    found = json.loads((await typed("explain", shop["gated"].id, "ask", "--json"))[1])
+    assert found["state"] == "waiting"
+
+
+async def test_signal(typed, shop) -> None:
+    run = shop["gated"]
+    code, _, err = await typed("signal", run.id, "approved", '"maybe"')
+    assert code == 1
+    assert "maybe" in err
+    assert (await typed("signal", run.id, "approved", '"yes"', "--actor", "ann", "--reason", "known"))[0] == 0
+    assert await run["ship"].result(timeout=10) == "ship"
+    assert (await typed("signal", run.id, "approved", '"no"'))[0] == 1
+    (entry,) = await run.audit()
+    assert (entry.verb, entry.actor, entry.reason) == ("signal", "ann", "known")
+
+
+async def test_retry_with_other_arguments(typed, shop) -> None:
+    run = shop["failing"]
+    assert (await typed("retry", run.id))[:2] == (0, "1\n")
+    assert (await run.wait(timeout=10)).state == "failed"
+    code, _, err = await typed("retry", run.id, "--args", '{"name": "bill"}')
+    assert code == 2
+    assert "name its node" in err
+    assert (await typed("retry", run.id, "invoice", "--args", '{"name": "bill"}'))[:2] == (0, "1\n")
+    assert await run["send"].result(timeout=10) == "send"
+    assert await run["invoice"].result(timeout=10) == "bill"
+    assert [entry.verb for entry in await run.audit()] == ["retry", "retry"]
+    assert [entry.node for entry in await run["invoice"].audit()] == ["invoice"]
+
+
+async def test_resolve_and_skip(typed, shop) -> None:
+    run = shop["failing"]
+    assert (await typed("resolve", run.id, "invoice", '{"paid": true}', "--reason", "by hand"))[0] == 0
+    assert await run["send"].result(timeout=10) == "send"
+    assert await run["invoice"].result(timeout=10) == {"paid": True}
+    assert (await typed("skip", shop["gated"].id, "ship"))[0] == 0
+    assert (await shop["gated"]["ship"].status()).state == "skipped"
+    code, _, err = await typed("skip", shop["gated"].id, "ship")
+    assert code == 1
+    assert err.startswith("flowrun: ")
+
+
+async def test_cancel(typed, shop) -> None:
+    assert (await typed("cancel", shop["gated"].id, "--reason", "twice"))[:2] == (0, "cancelled\n")
+    assert (await shop["gated"].wait(timeout=10)).state == "cancelled"
+    assert (await typed("cancel", shop["gated"].id))[:2] == (1, "too late\n")
+    assert (await typed("cancel", shop["alone"].id))[:2] == (0, "cancelled\n")
+
+
+async def test_pause_and_resume(typed, shop, app) -> None:
+    assert (await typed("queues", "pause", "default"))[:2] == (0, "")
+    assert "was paused already" in (await typed("queues", "pause", "default"))[2]
+    (row,) = [
+        one for one in map(json.loads, (await typed("queues", "--json"))[1].splitlines()) if one["name"] == "default"
+    ]
+    assert row["paused"]
+    assert (await typed("queues", "resume", "default"))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["show", "42"], 2, "'42' is not an id"),
+        (["show", "01a20661-4f29-7643-a2d7-875b0f0776f1"], 1, "no flow or job 01a20661"),
+        (["flows", "--state", "lost"], 2, "--state is one of running, succeeded"),
+        (["jobs", "--since", "yesterday"], 2, "--since is a date and time"),
+        (["jobs", "--limit", "0"], 2, "limit= must be"),
+        (["signal", "01a20661-4f29-7643-a2d7-875b0f0776f1", "x", "yes"], 2, "is not JSON"),
+        (["retry", "01a20661-4f29-7643-a2d7-875b0f0776f1", "--args", "[1]"], 2, "JSON object"),
+        (["queues", "pause"], 2, "needs the name of a queue"),
+    ],
+)
+async def test_mistakes_are_one_line(typed, words, code, said) -> None:
+    got, out, err = await typed(*words)
+    assert (got, out) == (code, "")
+    assert said in err
+    assert err.startswith("flowrun: ")
+    assert err.count("\n") == 1
+
+
+async def test_a_database_that_is_away_or_empty(typed, dsn, capsys, flowrun_postgres_server) -> None:
+    assert await asyncio.to_thread(main, ["flows", "--dsn", "postgresql://127.0.0.1:1/none"]) == 3
+    assert await asyncio.to_thread(main, ["flows", "--dsn", dsn, "--schema", "elsewhere"]) == 4
+    assert "flowrun migrate" in capsys.readouterr().err
+
+
+async def test_dispatch_and_wait(shell) -> None:
+    code, out, err = await shell.run("dispatch", "shop:app", "bill", "{}")
+    assert (code, err) == (0, "")
+    job = out.strip()
+    server = await shell.serve()
+    code, out, err = await shell.run("dispatch", "shop:app", "work", '{"seconds": 0}', "--wait", "--timeout", "20")
+    assert code == 0
+    assert json.loads(out) == server.process.pid
+    code, out, err = await shell.run("show", job, FLOWRUN_DSN=shell.dsn)
+    assert "type       bill" in out
+    code, out, err = await shell.run("dispatch", "shop:app", "wrok")
+    assert code == 2
+    assert "it has bill" in err
