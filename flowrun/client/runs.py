@@ -427,10 +427,8 @@ def _check_written(kept_by: Claimed | None, what: str) -> None:
 
 
 async def _audit(client: Client, id: UUID) -> list[AuditEntry]:
-    return [
-        AuditEntry(**row | {"detail": codec.load(row["detail"]) if row["detail"] else {}})
-        for row in await reads.audited(client.database, id)
-    ]
+    rows = await reads.audited(client.database, id)
+    return [AuditEntry(detail=codec.load(row.pop("detail") or "{}"), **row) for row in rows]
 
 
 def _detail(failures: list[tuple[str, Outcome, str | None]]) -> str:
