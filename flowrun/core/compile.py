@@ -186,6 +186,8 @@ def _stored_test(test: EdgeTest, ids: list[UUID], vertex: Vertex, dump: Dump) ->
     stored: dict[str, Any] = {"on": int(test.on)}
     if test.test is not None:
         stored |= {"path": list(test.test.path), "op": test.test.op, "value": test.test.value}
+        if test.choice:
+            stored["choice"] = True
     if test.rivals:
         stored["rivals"] = [str(ids[rival]) for rival in test.rivals]
     try:
@@ -247,7 +249,7 @@ class _RowMaker:
         more: dict[str, Any] = {}
         if vertex.stays:
             more["stays"] = True
-        if vertex.callback:
+        if vertex.after_end:
             more["callback"] = True
         if vertex.need is not None:
             more["need"] = vertex.need

@@ -45,6 +45,8 @@ class EdgeTest(NamedTuple):
     test: Test | None
     rivals: list[int]
     """Of a race: the other vertices, cancelled when this edge decides it."""
+    choice: bool = False
+    """One of several of which not all are needed."""
 
 
 Parents: TypeAlias = "dict[tuple[int, int], EdgeTest | None]"
@@ -68,8 +70,9 @@ class Vertex:
     """Runs although its flow was cancelled, and what it waits for too."""
     stays: bool = False
     """Not cancelled with its flow."""
-    callback: bool = False
-    """Runs after the end of its flow."""
+    after_end: bool = False
+    """Not waited for by the end (or verdict) of its flow: a callback, or of flowrun's own what comes after a
+    verdict."""
     compensates: Node[Any] | None = None
     sinks: list[int] | None = None
     """Of an end: the flow's last nodes."""
@@ -150,7 +153,7 @@ class Layout:
                 self.ends[flow] = self._append(Vertex(Kind.END, prefix[:-1] or flow.name, outer, as_node), as_node)
                 for _, callback in flow.callbacks:
                     vertex = self._place_job(callback, flow, prefix)
-                    vertex.stays = vertex.callback = True
+                    vertex.stays = vertex.after_end = True
                 for node, undo in flow.compensations:
                     vertex = self._place_job(undo, flow, prefix)
                     vertex.stays, vertex.compensates = True, node
@@ -274,15 +277,23 @@ class Layout:
         joins: list[tuple[Join, Parents]] = []
         for condition in node.after:
             if isinstance(condition, Join):
-                joins.append((condition, self._joined(node, condition, by_name, vertex.cleanup)))
+                parents = self._joined(node, condition, by_name, vertex.cleanup)
+                if condition.count < len(parents) or condition.race:
+                    joins.append((condition, parents))
+                    continue
+                for when in condition.whens:  # all are needed: they are plain edges
+                    self._ask(required, self._parent(node, when, by_name), when, vertex.cleanup)
             else:
                 self._ask(required, self._parent(node, condition, by_name), condition, vertex.cleanup)
         if vertex.encoded is not None and vertex.encoded.sources:
             known = {parent for parents in (required, *(parents for _, parents in joins)) for parent, _ in parents}
+            if vertex.kind is Kind.MAP:
+                known.clear()  # without its list it could do nothing: that parent must have succeeded
             for source in vertex.encoded.sources:
                 if self._source(node, source) not in known:
                     self._ask(required, self.place[source], source.succeeded, vertex.cleanup)
-        if len(joins) == 1 and not required:
+        # A map waits again, for its items: a parent that a join did not wait for must not count then.
+        if len(joins) == 1 and not required and vertex.kind is not Kind.MAP:
             vertex.need, vertex.parents = joins[0][0].count, joins[0][1]
             return
         for join, parents in joins:
@@ -292,7 +303,15 @@ class Layout:
             required[place, Condition.SUCCEEDED] = None
         vertex.parents = required
 
-    def _ask(self, parents: Parents, parent: int, when: When, cleanup: bool, race: list[int] | None = None) -> None:
+    def _ask(
+        self,
+        parents: Parents,
+        parent: int,
+        when: When,
+        cleanup: bool,
+        race: list[int] | None = None,
+        choice: bool = False,
+    ) -> None:
         """Add an edge to ``parents``."""
         condition = when.condition
         if cleanup and condition is Condition.SUCCEEDED:
@@ -301,7 +320,7 @@ class Layout:
             parents[parent, condition] = None
         else:
             rivals = [rival for rival in race or () if rival != parent]
-            parents[parent, FIRST_TEST + len(parents)] = EdgeTest(condition, when.test, rivals)
+            parents[parent, FIRST_TEST + len(parents)] = EdgeTest(condition, when.test, rivals, choice)
 
     def _joined(self, node: Node[Any], join: Join, by_name: Mapping[str, Node[Any]], cleanup: bool) -> Parents:
         places = [self._parent(node, when, by_name) for when in join.whens]
@@ -309,7 +328,7 @@ class Layout:
         self._racers.update(racers or ())
         parents: Parents = {}
         for place, when in zip(places, join.whens, strict=True):
-            self._ask(parents, place, when, cleanup, racers)
+            self._ask(parents, place, when, cleanup, racers, join.count < len(join.whens))
         if len(parents) < len(join.whens):
             raise InvalidFlow(
                 f"node {node.name!r} of flow {node.flow.name!r}: a join names the same condition twice, by node and by "
@@ -318,7 +337,10 @@ class Layout:
         return parents
 
     def _connect_compensations(self, root: Flow, verdict: int) -> None:
-        """What undoes a node waits for the verdict, for the node, and for what undoes the nodes behind that one."""
+        """What undoes a node waits for the verdict, for the node, and for what undoes the nodes behind that one.
+
+        What undoes a node that did not succeed is skipped at once, and would let those before it go first: so each
+        waits for joins that stand for a node and all behind it."""
         end = self.vertices[self.ends[root]]
         undoing = {
             self.place[vertex.compensates]: number
@@ -327,13 +349,28 @@ class Layout:
         }
         self.vertices[verdict].parents, end.parents = end.parents, {(verdict, Condition.FINISHED): None}
         behind = self._behind(undoing)
+        over = self._undone(undoing, behind)
         for place, undo in undoing.items():
             vertex = self.vertices[undo]
             vertex.parents[verdict, Condition.FAILED] = None
             vertex.parents[place, Condition.SUCCEEDED_ITSELF] = None
             for later in behind[place]:
-                vertex.parents[undoing[later], Condition.FINISHED] = None
-            end.parents[undo, Condition.FINISHED] = None
+                vertex.parents[over[later], Condition.FINISHED] = None
+        for number in {*undoing.values(), *over.values()}:
+            end.parents[number, Condition.FINISHED] = None
+
+    def _undone(self, undoing: Mapping[int, int], behind: Mapping[int, set[int]]) -> dict[int, int]:
+        """By vertex: what has ended when it is undone, and all behind it."""
+        over = dict(undoing)
+        middle = [place for place in {later for places in behind.values() for later in places} if behind[place]]
+        for place in middle:
+            undo = self.vertices[undoing[place]]
+            name = f"{undo.name}/(and all behind)"
+            over[place] = self._append(Vertex(Kind.JOIN, name, undo.flow, None, after_end=True), None)
+        for place in middle:
+            needed = [undoing[place], *(over[later] for later in behind[place])]
+            self.vertices[over[place]].parents = {(number, Condition.FINISHED): None for number in needed}
+        return over
 
     def _behind(self, marked: Mapping[int, int]) -> dict[int, set[int]]:
         """By vertex: the nearest ``marked`` ones on every way further down."""

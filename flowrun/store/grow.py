@@ -52,6 +52,8 @@ async def grow(connection: Connection, sql: Statements, growth: Growth, settled:
     if growth.succeeded is not None:
         await connection.execute(sql["move_edges"], growth.spawner, growth.succeeded, growth.finished)
     await insert.insert_nodes(connection, sql, plan, root)
+    if growth.succeeded is not None:
+        await connection.execute(sql["wait_too"], growth.spawner, growth.succeeded)
     await stop.hold_open(connection, sql, [*growth.loose, *([growth.finished] if growth.finished else ())])
     new = frozenset(row.id for row in plan.jobs)
     await follow(connection, sql, ended, settled, only=new)

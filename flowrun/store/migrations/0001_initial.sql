@@ -40,7 +40,7 @@ create table flowrun.edges (
     condition smallint not null default 0 check (condition >= 0),
     -- 0 succeeded (or failed, if optional), 1 failed, 2 finished, 3 succeeded itself, 4 succeeded or cancelled;
     -- 5 and above: as `test` says, numbered because there can be several between the same two jobs
-    test jsonb,  -- {"on": condition 0 to 4, "path": [...], "op": "==", "value": ..., "race": true}
+    test jsonb,  -- {"on": condition 0 to 4, "path": [...], "op": "==", "value": ..., "choice": true, "rivals": [...]}
     primary key (parent_id, child_id, condition),
     check ((condition >= 5) = (test is not null))
 );
