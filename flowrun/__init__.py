@@ -1,16 +1,18 @@
 """flowrun: the asyncio-native workflow engine for Python on PostgreSQL."""
 
 from flowrun.app import Flowrun
+from flowrun.client.dead import FailedJob
 from flowrun.client.events import Event
 from flowrun.client.explain import Explanation
 from flowrun.client.gates import OpenGate
 from flowrun.client.handlers import Handler
+from flowrun.client.hooks import HookEvent
 from flowrun.client.listing import FlowSummary, WorkerStatus
 from flowrun.client.queues import QueueStatus
 from flowrun.client.runs import Attempt, AuditEntry, FlowRun, FlowStatus, JobRun, JobStatus
 from flowrun.client.specs import Flow, JobSpec
 from flowrun.config import Settings
-from flowrun.context import Job, Parent, Transaction
+from flowrun.context import CallNext, Job, JobError, Parent, Transaction
 from flowrun.core import backoff
 from flowrun.core.flow import Node, any_of, at_least, race
 from flowrun.core.options import JobOptions
@@ -46,6 +48,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Attempt",
     "AuditEntry",
+    "CallNext",
     "ConfigurationError",
     "DatabaseError",
     "DatabaseUnavailable",
@@ -54,6 +57,7 @@ __all__ = [
     "EmbeddedPostgresError",
     "Event",
     "Explanation",
+    "FailedJob",
     "Flow",
     "FlowCancelled",
     "FlowFailed",
@@ -63,10 +67,12 @@ __all__ = [
     "Flowrun",
     "FlowrunError",
     "Handler",
+    "HookEvent",
     "InvalidArguments",
     "InvalidFlow",
     "Job",
     "JobCancelled",
+    "JobError",
     "JobFailed",
     "JobOptions",
     "JobRun",

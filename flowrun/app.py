@@ -10,9 +10,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 from uuid import UUID
 
+from flowrun.client.dead import FailedJobs
 from flowrun.client.dispatch import Client
 from flowrun.client.gates import Gates
 from flowrun.client.handlers import Handler, as_register
+from flowrun.client.hooks import HookKind
 from flowrun.client.host import Host
 from flowrun.client.listing import Flows, Jobs, Workers
 from flowrun.client.queues import Queues, check_setting
@@ -25,7 +27,7 @@ from flowrun.core.flow import Node, flatten
 from flowrun.core.options import JobOptions
 from flowrun.embedded import EmbeddedPostgres, default_directory, directory_from_dsn
 from flowrun.errors import ConfigurationError
-from flowrun.registry import Registry, define
+from flowrun.registry import Registry, define, is_async
 from flowrun.store import migrate as migrations
 from flowrun.store.pool import Database
 from flowrun.store.queues import QueueSetting
@@ -38,12 +40,14 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from flowrun.client.handlers import AsyncHandler, AsyncJobHandler, Register, ThreadHandler, ThreadJobHandler
-    from flowrun.context import Job
+    from flowrun.context import CallNext, Job
 
 logger = logging.getLogger("flowrun")
 
 P = ParamSpec("P")
 R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+M = TypeVar("M", bound="Callable[[Job, CallNext], Awaitable[Any]]")
 
 
 class Flowrun:
@@ -76,6 +80,8 @@ class Flowrun:
         """Workers that live."""
         self.queues = Queues(self.client)
         """Limits, rates and pauses of queues."""
+        self.failed = FailedJobs(self.client)
+        """The dead letter: jobs that failed for good."""
         self._declared: dict[str, QueueSetting] = {}
         self._users = 0
         self._opening: tuple[object, asyncio.Lock] | None = None
@@ -138,6 +144,41 @@ class Flowrun:
             overrides=job_options.check(options, f"job {type!r}"),
             dispatcher=self.client,
         )
+
+    def on(self, kind: HookKind) -> Callable[[F], F]:
+        """Call the decorated function at every event of a kind, in the process where it happens.
+
+        ``attempt_failed`` and ``job_started`` are told by the worker that runs the job; ``job_succeeded``,
+        ``job_failed`` (also of a job that was cancelled) and ``flow_finished`` by the process whose commit it was,
+        after it. The function is async, or plain and run in a thread; it takes a :class:`HookEvent`, or any of its
+        parts by name: ``event``, ``job``, ``error``, ``flow``. What it raises is logged and changes nothing. A process
+        that dies has told nobody: what must not be missed belongs into ``on_failure`` or a flow. Raises
+        ConfigurationError.
+
+            @app.on("job_failed")
+            async def count(job: Job, error: JobError | None) -> None: ...
+        """
+
+        def register(function: F) -> F:
+            self.client.hooks.add(kind, function)
+            return function
+
+        return register
+
+    def middleware(self, function: M) -> M:
+        """Run the decorated function around every handler of this app; the first registered is the outermost.
+
+        It gets the running job, and ``call_next``, which runs the rest and returns what the handler returns.
+
+            @app.middleware
+            async def timed(job: Job, call_next: CallNext) -> Any:
+                with timer(job.type):
+                    return await call_next(job)
+        """
+        if not is_async(function):
+            raise ConfigurationError("a middleware is an async function: async def m(job, call_next)")
+        self.registry.middleware.append(function)
+        return function
 
     def queue(
         self,

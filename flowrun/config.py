@@ -24,6 +24,7 @@ class SettingsOptions(TypedDict, total=False):
     poll: float
     max_payload: int
     error_text: int
+    crash_limit: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,8 @@ class Settings:
     """Largest arguments or result of a job, in bytes of JSON."""
     error_text: int = 20_000
     """Longest message or traceback kept of a failed attempt, in characters."""
+    crash_limit: int = 5
+    """How often a job may be lost with a worker that died, before it has failed: it may be what kills them."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("lease", 0.5, 86_400.0), ("poll", 0.05, 3_600.0)):
@@ -54,7 +57,7 @@ class Settings:
                 raise ConfigurationError(f"{name} must be a number of seconds; got {value!r}")
             if not low <= value <= high:
                 raise ConfigurationError(f"{name} must be between {low} and {high} seconds; got {value!r}")
-        for name, least in (("pool_size", 1), ("max_payload", 64), ("error_text", 100)):
+        for name, least in (("pool_size", 1), ("max_payload", 64), ("error_text", 100), ("crash_limit", 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigurationError(f"{name} must be a whole number, at least {least}; got {value!r}")

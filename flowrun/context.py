@@ -6,6 +6,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, overload
 
@@ -27,7 +28,7 @@ R = TypeVar("R")
 
 _logger = logging.getLogger("flowrun.job")
 
-_OUTCOMES: dict[int, Literal["succeeded", "failed", "cancelled", "skipped"]] = {
+OUTCOMES: dict[int, Literal["succeeded", "failed", "cancelled", "skipped"]] = {
     Outcome.SUCCEEDED: "succeeded",
     Outcome.FAILED: "failed",
     Outcome.CANCELLED: "cancelled",
@@ -137,7 +138,7 @@ class Parents(Mapping[str, Parent]):
     def __repr__(self) -> str:
         """The names and how each ended; never the results."""
         shown = ", ".join(
-            f"{name}: {_OUTCOMES[one.outcome] if one.outcome is not None else None}"
+            f"{name}: {OUTCOMES[one.outcome] if one.outcome is not None else None}"
             for name, one in self._found.written.items()
         )
         return f"<Parents {shown}>" if shown else "<Parents>"
@@ -146,7 +147,7 @@ class Parents(Mapping[str, Parent]):
         error: dict[str, Any] = {} if one.error is None else self._load(one.error)
         return Parent(
             name,
-            None if one.outcome is None else _OUTCOMES[one.outcome],
+            None if one.outcome is None else OUTCOMES[one.outcome],
             None if one.result is None else self._load(one.result),
             error.get("message"),
             error.get("type"),
@@ -159,6 +160,36 @@ def _no_json(_text: str) -> None:
 
 
 _NO_PARENTS = Parents(core_parents.Parents({}, {}), _no_json)
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """The failure of a job, told to what runs because of it.
+
+    @charge_payment.on_failure
+    async def sorry(job: Job, error: JobError) -> None:
+        job.log.error("order %s: %s", error.args["order_id"], error.message)
+    """
+
+    type: str
+    """The exception's type."""
+    message: str
+    traceback: str | None
+    detail: Mapping[str, Any]
+    """What else the exception told: its ``notes``, its ``cause``, and what it has by the name ``detail``."""
+    job_id: UUID
+    job_type: str
+    queue: str
+    name: str | None
+    """Of the node, in a flow."""
+    flow_id: UUID | None
+    args: Mapping[str, Any]
+    """The job's arguments, as stored."""
+    attempt: int
+    """The last one's number."""
+    failed_at: datetime | None
+    priority: int = 5
+    tags: tuple[str, ...] = ()
 
 
 class Job:
@@ -308,3 +339,11 @@ class Job:
     def __repr__(self) -> str:
         """Type, id and attempt; never the arguments."""
         return f"<Job {self.type!r} {self.id} attempt {self.attempt} of {self.attempts}>"
+
+
+class CallNext(Protocol):
+    """What a middleware calls to run the rest: further middleware, and the handler."""
+
+    async def __call__(self, job: Job = ..., /) -> Any:
+        """Run the rest; what the handler returns. ``job`` is handed to the next middleware."""
+        ...

@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from typing import Any, get_args, get_origin, get_type_hints
 
 from flowrun.annotations import adaptable
-from flowrun.context import Job
+from flowrun.context import Job, JobError
 from flowrun.core.options import JobOptions, check_name
 from flowrun.errors import ConfigurationError, FlowrunError, InvalidArguments, UnknownHandler
 
@@ -35,6 +35,12 @@ class Definition:
     signature: inspect.Signature
     """Without the job parameter."""
     place: str = field(default="", repr=False)
+    error_parameter: str | None = None
+    """The parameter that receives the failure because of which the job was dispatched."""
+    on_failure: Definition | None = None
+    """The handler of what runs when a job of this type has failed."""
+    of_failure: bool = False
+    """It is such a handler: the job it sees is the one that failed."""
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any], where: str) -> dict[str, Any]:
         """The arguments by parameter, as given; InvalidArguments if they do not fit the signature."""
@@ -247,6 +253,7 @@ def define(function: Callable[..., Any], type: str | None, options: JobOptions) 
     signature = inspect.signature(function)
     hints = _hints(function)
     job_parameter: str | None = None
+    error_parameter: str | None = None
     for parameter in signature.parameters.values():
         if parameter.kind in _UNSUPPORTED:
             raise ConfigurationError(
@@ -256,9 +263,19 @@ def define(function: Callable[..., Any], type: str | None, options: JobOptions) 
             if job_parameter is not None:
                 raise ConfigurationError(f"handler {name!r} has two parameters annotated Job")
             job_parameter = parameter.name
-    kept = [parameter for parameter in signature.parameters.values() if parameter.name != job_parameter]
+        if hints.get(parameter.name) is JobError:
+            error_parameter = parameter.name
+    own = (job_parameter, error_parameter)
+    kept = [parameter for parameter in signature.parameters.values() if parameter.name not in own]
     return Definition(
-        name, function, options, threaded, job_parameter, signature.replace(parameters=kept), _place(function)
+        name,
+        function,
+        options,
+        threaded,
+        job_parameter,
+        signature.replace(parameters=kept),
+        _place(function),
+        error_parameter,
     )
 
 
@@ -267,6 +284,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._definitions: dict[str, Definition] = {}
+        self.middleware: list[Callable[..., Any]] = []
+        """What runs around every handler, the outermost first."""
 
     def add(self, definition: Definition) -> None:
         """Register; ConfigurationError names both places if the type is taken."""

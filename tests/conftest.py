@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import asyncpg
@@ -33,13 +34,13 @@ async def connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture
 def until() -> Callable[..., Awaitable[None]]:
-    """Wait until a condition holds, checking often, failing after a deadline."""
+    """Wait until something is true, checking often, failing after a deadline."""
 
-    async def wait(condition: Callable[[], Awaitable[bool] | bool], seconds: float = 20.0) -> None:
+    async def wait(condition: Callable[[], Awaitable[object] | object], seconds: float = 20.0) -> None:
         deadline = asyncio.get_running_loop().time() + seconds
         while True:
             answer = condition()
-            if answer if isinstance(answer, bool) else await answer:
+            if await answer if inspect.isawaitable(answer) else answer:
                 return
             assert asyncio.get_running_loop().time() < deadline, "the condition did not come true in time"
             await asyncio.sleep(0.01)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
@@ -72,6 +72,12 @@ async def decide(client: Client, id: UUID, outcome: Outcome, result: Any, by: By
     await _do(client, lambda connection, settled: control.decide(connection, sql, id, outcome, text, by, settled))
 
 
+async def discard(client: Client, ids: Sequence[UUID], by: By) -> int:
+    """Take jobs out of the dead letter; how many were in it."""
+    sql = client.database.sql
+    return await _do(client, lambda connection, _: control.discard(connection, sql, ids, by))
+
+
 async def _do(client: Client, verb: Callable[[Connection, Settled], Awaitable[T]]) -> T:
     """Run ``verb`` in a transaction of its own, again where nothing was done, and tell whom it concerns."""
     settled = Settled()
@@ -95,3 +101,4 @@ def tell(client: Client, settled: Settled) -> None:
     if settled.ids:
         client.waits.settled(settled.ids)
         notifier.done(settled.ids)
+        client.hooks.settled(settled.ids)

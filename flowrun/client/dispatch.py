@@ -13,6 +13,9 @@ from uuid import UUID
 import anyio
 
 from flowrun import codec, mint
+from flowrun.client.failures import Calls
+from flowrun.client.failures import to_stored as callback_to_stored
+from flowrun.client.hooks import Hooks
 from flowrun.client.notify import Notifier, wakes
 from flowrun.client.outbox import AttemptOutbox
 from flowrun.client.runs import FlowRun, JobRun
@@ -55,6 +58,10 @@ class Client:
         self.registry = registry
         self.settings = settings
         self.channels = Channels(settings.schema)
+        self.calls = Calls(self)
+        """What runs when a job has failed."""
+        self.hooks = Hooks(self)
+        """What is told of jobs that start and end."""
         self.attempt: ContextVar[Claimed | None] = ContextVar("flowrun_attempt", default=None)
         """The job whose handler runs here."""
         self.renew()
@@ -130,6 +137,10 @@ class Client:
             node.after = conditions(fragment, [after] if isinstance(after, str) else list(after))
         growth = compile_growth(fragment, flow_id, self.encode, codec.dump, _flow_ids)
         return growth, next(row.id for row in growth.plan.jobs if row.name == node.name)
+
+    def stored_callback(self, spec: CoreJobSpec[Any]) -> dict[str, Any]:
+        """A job that is to run after a failure, as it is stored with the one that may fail."""
+        return callback_to_stored(self, spec)
 
     def running(self) -> Claimed | None:
         """The job whose handler this code is part of, while its attempt lasts."""

@@ -7,16 +7,23 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from flowrun.client.specs import JobSpec
-from flowrun.context import Job
-from flowrun.registry import Definition
+from flowrun.context import Job, JobError
+from flowrun.core import options as job_options
+from flowrun.core.options import JobOptions
+from flowrun.errors import ConfigurationError
+from flowrun.registry import Definition, define
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from flowrun.client.dispatch import Client
     from flowrun.client.runs import JobRun
 
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+OnFailure = Callable[[Job, JobError], Any]
+"""What runs when a job has failed for good."""
 
 
 class Handler(Generic[P, R_co]):
@@ -44,6 +51,44 @@ class Handler(Generic[P, R_co]):
         """A job of this type without arguments yet: what ``flow.map`` completes with an item."""
         definition = self._definition
         return JobSpec(definition.type, defaults=definition.options, dispatcher=self._client)
+
+    @overload
+    def on_failure(self, function: OnFailure, /) -> Handler[[], Any]: ...
+    @overload
+    def on_failure(self, /, **options: Unpack[JobOptions]) -> Callable[[OnFailure], Handler[[], Any]]: ...
+    def on_failure(self, function: Any = None, /, **options: Unpack[JobOptions]) -> Any:
+        """Register what runs when a job of this type has failed for good: it gets the job that failed, and the error.
+
+        It is a job of its own, of type ``<type>.on_failure``, dispatched in the commit that records the failure: it is
+        retried like any other, and never lost with the worker. It waits in the handler's own queue unless ``options``
+        say otherwise; a job's own ``on_failure=`` takes its place. Cancelled jobs have not failed. Raises
+        ConfigurationError.
+
+            @charge_payment.on_failure
+            async def sorry(job: Job, error: JobError) -> None:
+                await send_email.dispatch(to="ops@shop.example", text=f"{job.id}: {error.message}")
+        """
+        if callable(function):
+            return self._register_callback(function, options)
+        return lambda decorated: self._register_callback(decorated, options)
+
+    def _register_callback(self, function: Callable[..., Any], options: JobOptions) -> Handler[[], Any]:
+        definition = self._definition
+        if definition.on_failure is not None:
+            raise ConfigurationError(f"handler {self.type!r} has an on_failure already: {definition.on_failure.place}")
+        name = f"{self.type}.on_failure"
+        defaults: JobOptions = {"queue": definition.options["queue"]} if "queue" in definition.options else {}
+        checked = job_options.merge(job_options.check(options, f"handler {name!r}"), defaults)
+        callback = define(function, name, checked)
+        if callback.signature.parameters:
+            raise ConfigurationError(
+                f"handler {name!r} takes {callback.signature}; it can take a parameter annotated Job and one annotated "
+                "JobError, and nothing else"
+            )
+        callback.of_failure = True
+        self._client.registry.add(callback)
+        definition.on_failure = callback
+        return Handler(callback, self._client)
 
     async def dispatch(self, *args: P.args, **kwargs: P.kwargs) -> JobRun[R_co]:
         """Store a job of this type; it takes the handler's own arguments and nothing else.

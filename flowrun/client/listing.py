@@ -74,7 +74,7 @@ class Flows:
             print(flow.id, flow.created_at)
         """
         _check("state", state, get_args(FlowState))
-        rows = await reads.list_flows(self._client.database, state, name, tag, since, until, before, _most(limit))
+        rows = await reads.list_flows(self._client.database, state, name, tag, since, until, before, most(limit))
         return [FlowSummary(**row) for row in rows]
 
 
@@ -104,7 +104,7 @@ class Jobs:
         """
         _check("state", state, get_args(JobState))
         rows = await reads.list_jobs(
-            self._client.database, state, type, queue, tag, flow, since, until, before, _most(limit)
+            self._client.database, state, type, queue, tag, flow, since, until, before, most(limit)
         )
         return [JobStatus(**row) for row in rows]
 
@@ -120,7 +120,16 @@ class Workers:
         return [WorkerStatus(**row) for row in await reads.list_workers(self._client.database)]
 
 
-def _most(limit: int) -> int:
+def as_id(id: UUID | str | None) -> UUID | None:
+    """An id as given, or as text. Raises ConfigurationError."""
+    try:
+        return id if id is None or isinstance(id, UUID) else UUID(id)
+    except (ValueError, AttributeError, TypeError):
+        raise ConfigurationError(f"an id is a UUID; got {codec.clean_text(str(id), 80)!r}") from None
+
+
+def most(limit: int) -> int:
+    """``limit`` if a list may be so long. Raises ConfigurationError."""
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST:
         raise ConfigurationError(f"limit= must be a whole number from 1 to {MOST:,}; got {limit!r}")
     return limit

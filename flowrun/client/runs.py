@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from uuid import UUID
@@ -39,6 +39,8 @@ class Attempt:
     error_type: str
     message: str
     traceback: str | None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    """What else the exception told: its ``notes``, its ``cause``, what it has by the name ``detail``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,8 @@ class JobRun(Generic[R_co]):
 
     async def attempts(self) -> list[Attempt]:
         """The attempts that did not succeed, the first one first."""
-        return [Attempt(**row) for row in await reads.attempts(self._client.database, self.id)]
+        rows = await reads.attempts(self._client.database, self.id)
+        return [Attempt(detail=codec.load(row.pop("detail") or "{}"), **row) for row in rows]
 
     async def audit(self) -> list[AuditEntry]:
         """What people did to the job, the first first."""

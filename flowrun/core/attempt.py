@@ -62,6 +62,8 @@ class Failure(NamedTuple):
     error_type: str
     message: str
     traceback: str | None
+    detail: str | None = None
+    """What else it tells (JSON): its notes, what caused it, its own ``detail``."""
 
 
 class Ending(NamedTuple):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 from flowrun.core import options as job_options
 from flowrun.core.options import JobOptions
 from flowrun.core.states import Kind
+from flowrun.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -66,6 +67,14 @@ class JobSpec(Generic[R_co]):
             kind=self.kind,
             item=self.item,
         )
+
+    def as_callback(self, where: str) -> dict[str, Any]:
+        """The job as it is stored with another after whose failure it runs. Raises ConfigurationError without an
+        app."""
+        if self._dispatcher is None:
+            raise ConfigurationError(f"{where}: on_failure= must be a job of an app: handler.job(...) or app.job(...)")
+        stored: dict[str, Any] = self._dispatcher.stored_callback(self)
+        return stored
 
     def __repr__(self) -> str:
         """The type and options; never the arguments, which may be secret."""

@@ -6,10 +6,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from math import isfinite
-from typing import Any, Final, Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, cast
 
 from flowrun.core.backoff import Backoff, from_dict
 from flowrun.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from flowrun.core.job import JobSpec
 
 SYSTEM_QUEUE: Final = "flowrun"
 """Where flowrun's own jobs (ends of flows, joins) are ready; every worker serves it."""
@@ -72,6 +75,9 @@ class JobOptions(TypedDict, total=False):
     the rest until it has ended."""
     fair_key: str
     """The queue's workers go round between the keys (tenants): many jobs with one key do not hold up the others."""
+    on_failure: JobSpec[Any]
+    """The job that is dispatched when this one has failed for good, in the same commit. A parameter of its handler that
+    is annotated :class:`flowrun.JobError` receives what is known of the failure."""
     connection: str
     retention: float
 
@@ -138,6 +144,8 @@ def to_stored(options: JobOptions, where: str) -> dict[str, Any]:
     for name in ("retry_on", "give_up_on"):
         if name in options:
             stored[name] = [qualified(kind) for kind in cast(Mapping[str, Any], options)[name]]
+    if "on_failure" in options:
+        stored["on_failure"] = options["on_failure"].as_callback(where)
     if "backoff" in options:
         to_dict = getattr(options["backoff"], "to_dict", None)
         if to_dict is None:
@@ -270,6 +278,12 @@ def _tags(value: object) -> list[str]:
         raise _Refused(f"a list of texts of 1 to {MAX_NAME} characters without control characters") from None
 
 
+def _callback(value: object) -> Any:
+    if not hasattr(value, "as_callback"):
+        raise _Refused("a job, as in handler.job(...)")
+    return value
+
+
 _CHECKS: Final[dict[str, Callable[[object], Any]]] = {
     "queue": _queue,
     "priority": _whole(0, 9),
@@ -289,4 +303,5 @@ _CHECKS: Final[dict[str, Callable[[object], Any]]] = {
     "limit": _limit,
     "sequence": _short_key,
     "fair_key": _short_key,
+    "on_failure": _callback,
 }

@@ -26,7 +26,7 @@ class Policy:
     """Names of exception types; None: all."""
     give_up_on: tuple[str, ...] = ()
     before: int = 0
-    """Attempts from before the job was retried by hand: they count no more."""
+    """Attempts that do not count: from before the job was retried by hand, and those lost with their worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +46,10 @@ OVER = Over()
 
 def policy(handler: JobOptions, stored: Mapping[str, Any]) -> Policy:
     """What holds for a job: what was stored with it, else what its handler says, else the defaults."""
+    before = stored.get("before", 0) + stored.get("lost", 0)
     return Policy(
-        attempts=(stored.get("attempts") or handler.get("attempts") or DEFAULT_ATTEMPTS) + stored.get("before", 0),
-        before=stored.get("before", 0),
+        attempts=(stored.get("attempts") or handler.get("attempts") or DEFAULT_ATTEMPTS) + before,
+        before=before,
         backoff=stored_backoff(stored) or handler.get("backoff") or DEFAULT_BACKOFF,
         timeout=stored.get("timeout") or handler.get("timeout"),
         retry_on=_names(stored, handler, "retry_on"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,11 +11,13 @@ from uuid import UUID
 
 from flowrun import codec, mint
 from flowrun.core.again import Again, Stored, again, failed, undo
+from flowrun.core.callback import Calls, nothing
 from flowrun.core.cascade import Counters, Edge, Ended
 from flowrun.core.growth import Growth
 from flowrun.core.states import Condition, Kind, Outcome
 from flowrun.errors import InvalidArguments, NotFound, NotPossible
 from flowrun.store import gates, grow, stop
+from flowrun.store.callbacks import call_back
 from flowrun.store.finish import Final, Settled, cancel, finish, follow, write
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
@@ -147,6 +149,16 @@ async def retry_job(
         await note(connection, sql, root, id, "retry", by)
 
 
+async def discard(connection: Connection, sql: Statements, ids: Sequence[UUID], by: By) -> int:
+    """Take jobs that failed out of the dead letter; how many were in it."""
+    async with connection.transaction(isolation="read_committed"):
+        roots = {id: await _lock(connection, sql, id) for id in sorted(ids)}
+        rows = await connection.fetch(sql["discard"], ids)
+        for (id,) in rows:
+            await note(connection, sql, roots[id], id, "discard", by)
+        return len(rows)
+
+
 async def decide(
     connection: Connection, sql: Statements, id: UUID, outcome: Outcome, result: str | None, by: By, settled: Settled
 ) -> None:
@@ -181,7 +193,7 @@ async def decide(
         await note(connection, sql, root, id, verb, by)
 
 
-async def overdue(connection: Connection, sql: Statements, settled: Settled) -> None:
+async def overdue(connection: Connection, sql: Statements, settled: Settled, calls: Calls = nothing) -> None:
     """Deal with what should have started, or ended, by now."""
     async with connection.transaction(isolation="read_committed"):
         rows = await connection.fetch(sql["overdue"])
@@ -191,6 +203,7 @@ async def overdue(connection: Connection, sql: Statements, settled: Settled) -> 
                     await _start_too_late(connection, sql, id, settled)
                 else:
                     await cancel_job(connection, sql, id, By(reason="its deadline is over"), settled)
+        await call_back(connection, sql, settled, calls)
 
 
 async def note(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from flowrun.core.attempt import Claimed
+from flowrun.core.callback import Failed
 from flowrun.core.cascade import Counters, Edge, Ended, decide
 from flowrun.core.states import Condition, Outcome
 from flowrun.store import stop
@@ -31,6 +32,8 @@ class Settled:
     """Whether something was put off to a later moment."""
     interrupt: list[UUID] = field(default_factory=list)
     """Running jobs that were asked to stop."""
+    failed: list[Failed] = field(default_factory=list)
+    """Handlers' jobs that have failed for good."""
 
     def read(self, rows: Iterable[Any]) -> None:
         """Take in the notes that again.sql and cascade.sql answer with."""
@@ -69,6 +72,7 @@ async def write(
     columns = [list(column) for column in zip(*finals, strict=True)]
     rows = await connection.fetch(sql["finish"], *columns)
     settled.ids.extend(row[0] for row in rows)
+    settled.failed.extend(Failed(row[0], row[3], row[4]) for row in rows if row[3] is not None)
     return {row[0]: Ended(Outcome(row[1]), row[2]) for row in rows}
 
 

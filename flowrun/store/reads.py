@@ -35,6 +35,16 @@ async def job(database: Database, id: UUID) -> dict[str, Any] | None:
     return dict(rows[0]) if rows else None
 
 
+async def ended_jobs(database: Database, ids: Sequence[UUID]) -> list[dict[str, Any]]:
+    """Of some jobs and flows that have ended, what hooks are told."""
+    return [dict(row) for row in await database.fetch("ended_jobs", ids)]
+
+
+async def list_failed(database: Database, *filters: Any) -> list[dict[str, Any]]:
+    """The dead letter; filters as in list_failed.sql."""
+    return [dict(row) for row in await database.fetch("list_failed", *filters)]
+
+
 async def attempts(database: Database, id: UUID) -> list[dict[str, Any]]:
     """A job's attempts that did not succeed."""
     return [dict(row) for row in await database.fetch("attempts", id)]

@@ -10,9 +10,11 @@ from uuid import UUID
 
 from flowrun import codec, crash
 from flowrun.core.attempt import Claimed, Ending, Success
+from flowrun.core.callback import Calls, nothing
 from flowrun.core.growth import Expansion, Outbox, Parked
 from flowrun.core.states import Outcome
 from flowrun.store import gates, grow, insert
+from flowrun.store.callbacks import call_back
 from flowrun.store.callers import AsyncpgCaller
 from flowrun.store.finish import Final, Settled, come_back, follow, stopped_instead, write
 from flowrun.store.pool import Connection
@@ -73,12 +75,20 @@ async def settle(
 
 
 async def settle_endings(
-    connection: Connection, sql: Statements, *, worker_id: UUID, worker: str, endings: Sequence[Ending], leases: Leases
+    connection: Connection,
+    sql: Statements,
+    *,
+    worker_id: UUID,
+    worker: str,
+    endings: Sequence[Ending],
+    leases: Leases,
+    calls: Calls = nothing,
 ) -> Settled:
     """Settle jobs in any way, in one transaction: the clear path beside the fast one."""
     async with connection.transaction(isolation="read_committed"):
         crash.point("settle.begun")
         settled = await settle_in(connection, sql, worker_id=worker_id, worker=worker, endings=endings, leases=leases)
+        await call_back(connection, sql, settled, calls)
         crash.point("settle.before commit")
     crash.point("settle.committed")
     return settled
@@ -172,5 +182,5 @@ async def _keep_attempts(
 ) -> None:
     kept = [(e.id, e.attempt, started[e.id], *e.failure) for e in endings if e.failure is not None]
     if kept:
-        ids, attempts, times, types, messages, traces = map(list, zip(*kept, strict=True))
-        await connection.execute(sql["record_attempts"], ids, attempts, worker, times, types, messages, traces)
+        ids, attempts, times, *failures = map(list, zip(*kept, strict=True))
+        await connection.execute(sql["record_attempts"], ids, attempts, worker, times, *failures)

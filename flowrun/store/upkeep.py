@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from flowrun.store.finish import Settled, come_back, finish
+from flowrun import codec
+from flowrun.core.callback import Calls, nothing
+from flowrun.core.states import Outcome
+from flowrun.store.callbacks import call_back
+from flowrun.store.finish import Final, Settled, come_back, finish
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
 
@@ -65,15 +69,21 @@ async def beat(connection: Connection, sql: Statements, *, worker_id: UUID, leas
 
 
 class Rescued(NamedTuple):
-    """A worker given up, and how many of its jobs run again."""
+    """A worker given up, and what became of its jobs."""
 
     worker: str
     jobs: int
-    queues: set[str]
+    """Those it had that were not done."""
+    settled: Settled
 
 
-async def rescue_one(connection: Connection, sql: Statements) -> Rescued | None:
-    """Give up one worker whose time is over; its unfinished jobs are ready again, the lost attempt counted."""
+async def rescue_one(
+    connection: Connection, sql: Statements, *, crash_limit: int = 5, calls: Calls = nothing
+) -> Rescued | None:
+    """Give up one worker whose time is over; its unfinished jobs are ready again, no attempt of theirs is used.
+
+    A job that was lost so for the ``crash_limit``-th time has failed: it may be what kills them.
+    """
     async with connection.transaction(isolation="read_committed"):
         expired = await connection.fetchrow(sql["expired_worker"])
         if expired is None:
@@ -92,11 +102,20 @@ async def rescue_one(connection: Connection, sql: Statements) -> Rescued | None:
                 ["flowrun.WorkerLost"] * len(ids),
                 [message] * len(ids),
                 [None] * len(ids),
+                [None] * len(ids),
             )
-            stopped = await come_back(connection, sql, [(id, attempt, 0.0) for id, attempt, _ in lost], settled)
-            await finish(connection, sql, stopped, settled)
+            losses = dict(await connection.fetch(sql["count_loss"], ids))
+            again = [(id, attempt, 0.0) for id, attempt, _ in lost if losses.get(id, 0) < crash_limit]
+            finals = await come_back(connection, sql, again, settled)
+            finals += [
+                Final(id, Outcome.FAILED, attempt, started_at=started, error=_killer(losses[id]))
+                for id, attempt, started in lost
+                if losses.get(id, 0) >= crash_limit
+            ]
+            await finish(connection, sql, finals, settled)
+            await call_back(connection, sql, settled, calls)
         await connection.execute(sql["delete_worker"], expired[0])
-        return Rescued(expired[1], len(lost), settled.queues)
+        return Rescued(expired[1], len(lost), settled)
 
 
 async def hand_back(
@@ -121,6 +140,11 @@ async def leave(connection: Connection, sql: Statements, *, worker_id: UUID) -> 
     queues = await hand_back(connection, sql, worker_id=worker_id, leases=None)
     await connection.execute(sql["delete_worker"], worker_id)
     return queues
+
+
+def _killer(losses: int) -> str:
+    message = f"its worker died {losses} times while it ran; it is not run again (setting crash_limit)"
+    return codec.dump({"type": "flowrun.WorkerLost", "message": message})
 
 
 async def _take(connection: Connection, sql: Statements, worker_id: UUID, leases: Sequence[int] | None) -> list[Any]:

@@ -40,9 +40,16 @@ async def run(session: Session, settler: Settler) -> None:
 
 async def _consume(session: Session, settler: Settler, slot: Slot) -> None:
     buffer, run_job, put = session.buffer, session.runner.run, settler.put
+    hooks = session.client.hooks if session.client.hooks.of_attempts else None
     while True:
         slot.job = job = await buffer.take()
-        put(await run_job(job))
+        if hooks is None:
+            put(await run_job(job))
+        else:
+            hooks.started(job)
+            attempted = await run_job(job)
+            hooks.attempted(job, attempted)
+            put(attempted)
         slot.job = None
         buffer.finished()
         if session.stopping and not buffer.running:

@@ -6,8 +6,7 @@ import asyncio
 import logging
 import math
 import random
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -22,15 +21,12 @@ from flowrun.core.lanes import queue_of
 from flowrun.core.outcome import Again, Policy, decide, policy
 from flowrun.core.references import Unresolved, put_back
 from flowrun.core.states import Outcome
-from flowrun.errors import HandlerSignal, InvalidArguments, Snooze
+from flowrun.errors import InvalidArguments, Snooze
 from flowrun.registry import Definition, Registry
+from flowrun.worker.failures import AttemptTimeout, cause_of, describe
 from flowrun.worker.threads import Threads
 
 logger = logging.getLogger("flowrun.job")
-
-
-class AttemptTimeout(TimeoutError):
-    """An attempt took longer than its job's ``timeout``."""
 
 
 class Runner:
@@ -43,6 +39,7 @@ class Runner:
         threads: Threads,
         services: Callable[[Claimed], Services],
         attempt: ContextVar[Claimed | None],
+        middleware: Sequence[Callable[..., Any]] = (),
         max_payload: int,
         error_text: int,
     ) -> None:
@@ -50,6 +47,7 @@ class Runner:
         self._threads = threads
         self._services = services
         self._attempt = attempt
+        self._middleware = middleware
         self._max_payload = max_payload
         self._error_text = error_text
         self._known: dict[str, tuple[Definition, Policy, bool]] = {}
@@ -69,7 +67,7 @@ class Runner:
                     rules = policy(definition.options, codec.load(job.options))
                 if job.attempt > rules.attempts:
                     return self._gave_up(job, rules)
-                value = await self._call(job, definition, self._arguments(job, definition, rules), rules.timeout)
+                value = await self._call(job, definition, self._arguments(job, definition, rules), rules)
             job.over = True
             if job.settled:
                 return _over(job)
@@ -107,20 +105,23 @@ class Runner:
     def _learn(self, type: str) -> tuple[Definition, Policy, bool]:
         definition = self._registry.get(type)
         rules = policy(definition.options, {})
-        simple = not definition.threaded and definition.job_parameter is None and rules.timeout is None
+        takes_more = definition.job_parameter is not None or definition.error_parameter is not None
+        simple = not definition.threaded and not takes_more and not self._middleware and rules.timeout is None
         known = self._known[type] = (definition, rules, simple)
         return known
 
-    async def _call(
-        self, job: Claimed, definition: Definition, arguments: dict[str, Any], timeout: float | None
-    ) -> Any:
+    async def _call(self, job: Claimed, definition: Definition, arguments: dict[str, Any], rules: Policy) -> Any:
         """Call the handler in a cancel scope, by which its time ends, or it is asked to stop."""
         value: Any = None
+        timeout = rules.timeout
+        call: Callable[[], Any] = partial(definition.function, **arguments)
+        if definition.threaded:
+            call = partial(self._threads.run, call)
+        if self._middleware:
+            context = arguments.get(definition.job_parameter or "") or _context(job, rules, self._services(job))
+            call = _around(self._middleware, context, call)
         with anyio.CancelScope(deadline=anyio.current_time() + timeout if timeout else math.inf) as job.scope:
-            if definition.threaded:
-                value = await self._threads.run(partial(definition.function, **arguments))
-            else:
-                value = await definition.function(**arguments)
+            value = await call()
         if job.scope.cancel_called and not job.interrupted:
             # Also when the handler swallowed the cancellation and returned: its time was over.
             raise AttemptTimeout(f"the attempt took longer than {timeout} s")
@@ -138,7 +139,10 @@ class Runner:
                 raise InvalidArguments(f"job of type {job.type!r}, {error}") from None
             arguments = definition.decode_value(plain)
         if definition.job_parameter is not None:
-            arguments[definition.job_parameter] = _context(job, rules, self._services(job))
+            context = _failed_job if definition.of_failure else _context
+            arguments[definition.job_parameter] = context(job, rules, self._services(job))
+        if definition.error_parameter is not None:
+            arguments[definition.error_parameter] = cause_of(job)
         return arguments
 
     def _failed(self, job: Claimed, rules: Policy, error: BaseException) -> Ending:
@@ -167,9 +171,9 @@ class Runner:
         return Ending(job.id, job.lease, job.attempt, Outcome.FAILED, failure=failure, error=error)
 
     def _gave_up(self, job: Claimed, rules: Policy) -> Ending:
-        """The job's last attempt was lost with its worker; the attempt under way is not run."""
-        message = f"all {rules.attempts} attempts are used up; the last was lost with its worker"
-        error = codec.dump({"type": "flowrun.WorkerLost", "message": message})
+        """It has had its attempts: it may have fewer now than when it ran last. The one under way is not run."""
+        message = f"all {rules.attempts} attempts are used up"
+        error = codec.dump({"type": "flowrun.AttemptsUsedUp", "message": message})
         return Ending(job.id, job.lease, job.attempt, Outcome.FAILED, error=error)
 
 
@@ -201,22 +205,37 @@ def _stopped(job: Claimed) -> Ending:
     return Ending(job.id, job.lease, job.attempt, Outcome.CANCELLED)
 
 
-def describe(error: BaseException, limit: int) -> Failure:
-    """An exception as it is kept: always storable, whatever it holds, and never its frames' local values."""
-    kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    try:
-        message = str(error)
-    except Exception:  # noqa: BLE001 - a user's __str__
-        message = f"<unprintable {kind.__qualname__}>"
-    trace: str | None = None
-    if not isinstance(error, HandlerSignal | InvalidArguments | AttemptTimeout):
-        try:
-            frames = traceback.TracebackException.from_exception(error, limit=-50, max_group_depth=5)
-            trace = codec.clean_text("".join(frames.format()), limit)
-        except Exception:  # noqa: BLE001 - a user's __str__ or __cause__ again
-            trace = None
-    return Failure(codec.clean_text(name, 200), codec.clean_text(message, limit), trace)
+def _around(middleware: Sequence[Callable[..., Any]], context: Job, call: Callable[[], Any]) -> Callable[[], Any]:
+    """``call`` with all middleware around it, the first outermost."""
+
+    async def handler(_: Job = context) -> Any:
+        return await call()
+
+    following: Callable[..., Any] = handler
+    for one in reversed(middleware):
+
+        async def step(job: Job = context, *, one: Any = one, following: Any = following) -> Any:
+            return await one(job, following)
+
+        following = step
+    return following
+
+
+def _failed_job(job: Claimed, rules: Policy, services: Services) -> Job:
+    """The job that failed, with what the one that runs because of it can ask of its worker."""
+    failed = cause_of(job)
+    return Job(
+        id=failed.job_id,
+        type=failed.job_type,
+        queue=failed.queue,
+        attempt=failed.attempt,
+        attempts=failed.attempt,
+        flow_id=failed.flow_id,
+        name=failed.name,
+        priority=failed.priority,
+        tags=failed.tags,
+        services=services,
+    )
 
 
 def _context(job: Claimed, rules: Policy, services: Services) -> Job:

@@ -60,6 +60,7 @@ class Session:
             threads=threads,
             services=partial(JobServices, self.client, threads, settings.max_payload, (self.id, self.name)),
             attempt=self.client.attempt,
+            middleware=self.client.registry.middleware,
             max_payload=settings.max_payload,
             error_text=settings.error_text,
         )

@@ -164,6 +164,7 @@ class Settler:
                     worker=session.name,
                     endings=endings,
                     leases=leases,
+                    calls=session.client.calls,
                 )
             except (*UNSENDABLE, *REPEATABLE, *LOST, *REFUSED, FlowrunError) as error:
                 if isinstance(error, REPEATABLE) or (isinstance(error, LOST) and not isinstance(error, UNSENDABLE)):
@@ -198,6 +199,7 @@ class Settler:
         session = self._session
         if settled.ids:
             session.announce(settled.ids)
+            session.client.hooks.settled(settled.ids)
         if settled.queues:
             session.client.notifier.wake(settled.queues)
         if settled.scheduled:

@@ -23,6 +23,9 @@ from flowrun.worker.settler import Settler
 
 logger = logging.getLogger("flowrun.worker")
 
+_HOOKS = 5.0
+"""Seconds that hooks have to end when the worker leaves."""
+
 
 class Supervisor:
     """Runs jobs with ``concurrency`` consumers until :meth:`stop`.
@@ -149,6 +152,7 @@ class Supervisor:
             with anyio.move_on_after(10.0):
                 upkeep.empty_buffer(session, settler)
                 await settler.idle.wait()
+            await self._client.hooks.drain(_HOOKS)
             database = self._client.database
 
             async def verb(connection: Connection) -> set[str]:

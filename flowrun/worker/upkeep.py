@@ -71,7 +71,7 @@ class Timers:
             settled = Settled()
             due = await upkeep.make_due(connection, client.database.sql)
             if due.next_due is not None and due.next_due <= 0:
-                await control.overdue(connection, client.database.sql, settled)
+                await control.overdue(connection, client.database.sql, settled, client.calls)
             return due
 
         due = await shielded(client.database.repeat(verb))
@@ -98,16 +98,17 @@ class Rescuer:
             self._expired = anyio.Event()
             try:
                 while (rescued := await self._rescue()) is not None:
-                    logger.warning("worker %s is gone; %d of its jobs run again", rescued.worker, rescued.jobs)
-                    self._session.client.notifier.wake(rescued.queues)
+                    logger.warning("worker %s is gone; %d job(s) taken from it", rescued.worker, rescued.jobs)
+                    tell(self._session.client, rescued.settled)
             except (DatabaseError, *LOST, *REPEATABLE) as error:
                 logger.warning("cannot rescue jobs (%s); trying again with the next heartbeat", error)
 
     async def _rescue(self) -> Rescued | None:
-        database = self._session.client.database
+        client = self._session.client
+        database, limit = client.database, client.settings.crash_limit
 
         async def verb(connection: Connection) -> Rescued | None:
-            return await upkeep.rescue_one(connection, database.sql)
+            return await upkeep.rescue_one(connection, database.sql, crash_limit=limit, calls=client.calls)
 
         return await shielded(database.repeat(verb))
 

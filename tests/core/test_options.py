@@ -47,6 +47,7 @@ REFUSED = {
     "limit": [0, -1, True, "k", ("k",), ("k", 0), ("", 1), ("a\x1f", 1), ("k", 1.5), (5, "k")],
     "sequence": ["", "a\n", "s" * 201, 5],
     "fair_key": ["", "a\n", "s" * 201, 5],
+    "on_failure": ["send_problem", 5, {}],
     "key_ttl": [0, -1, NAN, INF, 1e12, True, "5"],
     "tags": ["abc", [1], [""], ["a\n"], {"a"}, [" a"]],
 }

@@ -215,7 +215,7 @@ CHECKS = [
             f.started_at > f.finished_at
             or (
                 f.attempt > (j.options ->> 'attempts')::int + coalesce((j.options ->> 'before')::int, 0)
-                and coalesce(f.error ->> 'type', '') <> 'flowrun.WorkerLost'  -- the last was lost: it is not run again
+                    + coalesce((j.options ->> 'lost')::int, 0)
             )
             or case f.outcome
                 when 4 then f.attempt > 0 or f.started_at is not null
@@ -241,7 +241,7 @@ CHECKS = [
             (f.outcome = 1 and f.attempt <= any(a.attempts))
             or (
                 f.outcome = 2 and f.attempt <> all(a.attempts)
-                and f.error ->> 'type' not in ('flowrun.StartedTooLate', 'flowrun.WorkerLost')
+                and f.error ->> 'type' <> 'flowrun.StartedTooLate'
             )
             or f.attempt < any(a.attempts)
         )

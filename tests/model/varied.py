@@ -143,7 +143,10 @@ def _steps(steps: list[Step], prefix: str, entered: bool, above: set[str], life:
             parent = prefix + steps[index].name
             before |= life.ancestors[parent] | {parent} | {x for x in life.ancestors if x.startswith(f"{parent}/")}
         life.ancestors[name] = before
-        runs = entered and all(_satisfied(edge, steps, prefix, life, False) for edge in step.after)
+        edges = [*step.after, *step.either, *([Edge(step.over)] if step.kind == "map" else [])]
+        # What comes after others of its flow looks at those alone, unless one that is skipped could release it.
+        runs = entered or (bool(edges) and all(edge.condition != "finished" for edge in edges))
+        runs &= all(_satisfied(edge, steps, prefix, life, False) for edge in step.after)
         choice = len(step.either) > 1
         runs &= not step.either or any(_satisfied(edge, steps, prefix, life, choice) for edge in step.either)
         if step.kind == "map":

@@ -19,7 +19,7 @@ PACKAGE = Path(flowrun.__file__).parent
 SQL = PACKAGE / "store" / "sql"
 ODD = 'We"ird. Schema'
 TABLES = {
-    "attempts", "audit", "blocked", "cancels", "deadlines", "edges", "finished", "flow_status", "flows", "gates",
+    "attempts", "audit", "blocked", "cancels", "deadlines", "edges", "failed_jobs", "finished", "flow_status", "flows", "gates",
     "job_status", "jobs", "keys", "leases", "migrations", "progress", "queues", "ready", "scheduled", "signals",
     "slots", "starts", "steps", "throttle", "workers",
 }  # fmt: skip

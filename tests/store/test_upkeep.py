@@ -79,7 +79,8 @@ async def test_a_rescue_counts_the_lost_attempt(connection: asyncpg.Connection, 
     await worker.settle(jobs[:1])
     await expire(connection, worker)
     rescued = await upkeep.rescue_one(connection, sql)
-    assert rescued == ("host:1", 4, {"default", "other"})
+    assert rescued is not None
+    assert (rescued.worker, rescued.jobs, rescued.settled.queues) == ("host:1", 4, {"default", "other"})
     assert await places(connection, ids[0]) == ["finished"]
     for id in ids[1:]:
         assert await places(connection, id) == ["ready"]
@@ -93,6 +94,29 @@ async def test_a_rescue_counts_the_lost_attempt(connection: asyncpg.Connection, 
     assert await upkeep.rescue_one(connection, sql) is None
 
 
+async def test_losses_are_counted_apart_and_have_a_limit(connection: asyncpg.Connection, sql: Statements) -> None:
+    (id,) = await put(connection, sql, job_row(options='{"attempts": 1}'))
+    for lost in (1, 2, 3):
+        worker = await Worker(connection, sql).register()
+        await worker.claim()
+        await expire(connection, worker)
+        rescued = await upkeep.rescue_one(connection, sql, crash_limit=3)
+        assert rescued is not None
+        assert await places(connection, id) == (["ready"] if lost < 3 else ["finished"])
+    assert [failed.id for failed in rescued.settled.failed] == [id]
+    error = await connection.fetchval("select error ->> 'message' from flowrun.finished")
+    assert error == "its worker died 3 times while it ran; it is not run again (setting crash_limit)"
+
+
+async def test_a_mark_of_a_late_start_is_never_due(connection: asyncpg.Connection, sql: Statements) -> None:
+    """PostgreSQL before 17 cannot subtract from infinity."""
+    (id,) = await put(connection, sql, job_row())
+    await connection.execute(sql["mark_late"], id)
+    assert (await upkeep.make_due(connection, sql)).next_due is None
+    worker = await Worker(connection, sql).register()
+    assert await upkeep.beat(connection, sql, worker_id=worker.id, lease=60.0) == (False, None, None, 0)
+
+
 async def test_the_living_are_left_alone(connection: asyncpg.Connection, sql: Statements) -> None:
     await put(connection, sql, job_row())
     worker = await Worker(connection, sql).register()
@@ -103,7 +127,9 @@ async def test_the_living_are_left_alone(connection: asyncpg.Connection, sql: St
 
 async def test_a_worker_with_nothing_is_only_forgotten(connection: asyncpg.Connection, sql: Statements) -> None:
     await Worker(connection, sql, name="idle").register(lease=-1.0)
-    assert await upkeep.rescue_one(connection, sql) == ("idle", 0, set())
+    rescued = await upkeep.rescue_one(connection, sql)
+    assert rescued is not None
+    assert (rescued.worker, rescued.jobs, rescued.settled.queues) == ("idle", 0, set())
 
 
 async def test_two_rescuers_pass_each_other_by(dsn: str, sql: Statements) -> None:
@@ -143,7 +169,9 @@ async def test_a_lease_that_outlived_its_worker_is_rescued(connection: asyncpg.C
     worker = await Worker(connection, sql).register()
     await worker.claim()
     await connection.execute("delete from flowrun.workers")
-    assert await upkeep.rescue_one(connection, sql) == (str(worker.id), 1, {"default"})
+    rescued = await upkeep.rescue_one(connection, sql)
+    assert rescued is not None
+    assert (rescued.worker, rescued.jobs, rescued.settled.queues) == (str(worker.id), 1, {"default"})
     assert await places(connection, id) == ["ready"]
     assert await upkeep.rescue_one(connection, sql) is None
 
@@ -201,7 +229,9 @@ async def test_a_number_that_was_handed_back_is_never_claimed_under(
     assert await places(connection, id) == ["ready"]
     assert await upkeep.hand_back(connection, sql, worker_id=worker.id, leases=[4, 5]) == set()
     await expire(connection, worker)
-    assert await upkeep.rescue_one(connection, sql) == ("w", 0, set())
+    rescued = await upkeep.rescue_one(connection, sql)
+    assert rescued is not None
+    assert (rescued.worker, rescued.jobs, rescued.settled.queues) == ("w", 0, set())
     assert await connection.fetchval("select count(*) from flowrun.leases") == 0
 
 

@@ -13,7 +13,7 @@ import time
 
 from flowrun import Flowrun, Job
 
-app = Flowrun(os.environ["PROGRAM_DSN"], lease=2.0, poll=1.0)
+app = Flowrun(os.environ["PROGRAM_DSN"], lease=2.0, poll=1.0, crash_limit=3)
 _journal = os.open(os.environ["PROGRAM_JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 
@@ -38,7 +38,7 @@ async def after(job: Job, value: str) -> str:
     return value
 
 
-@app.handler(attempts=3)
+@app.handler(attempts=2)
 async def poison(job: Job) -> None:
     journal("start", job)
     os.kill(os.getpid(), signal.SIGKILL)

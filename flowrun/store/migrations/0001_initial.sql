@@ -96,6 +96,7 @@ create table flowrun.finished (
     error jsonb  -- {"type", "message"} of a failure; {"message"} of a skip or a cancel
 );
 create index finished_spoils on flowrun.finished (spoils) where spoils is not null;
+create index finished_failed on flowrun.finished (finished_at desc, id desc) where outcome = 2 and (error ->> 'discarded') is null;
 
 -- Attempts that did not succeed.
 create table flowrun.attempts (
@@ -107,6 +108,7 @@ create table flowrun.attempts (
     error_type text not null,
     message text not null,
     traceback text,
+    detail jsonb,  -- {"notes": [...], "cause": text, "detail": what the exception has by that name}
     primary key (job_id, attempt)
 );
 
@@ -282,6 +284,32 @@ left join flowrun.gates g on g.id = j.id
 left join flowrun.progress p on p.job_id = j.id
 left join flowrun.cancels c on c.id = j.id
 where j.kind in (0, 3, 4, 5);
+
+-- The dead letter: handlers' jobs that failed for good and were neither retried nor discarded.
+create view flowrun.failed_jobs as
+select
+    'default'::text as connection,
+    split_part(j.queue, chr(31), 1) as queue,
+    j.type,
+    j.id,
+    j.flow_id,
+    j.name,
+    j.args,
+    j.priority,
+    j.options,
+    f.attempt,
+    f.error ->> 'type' as error_type,
+    f.error ->> 'message' as message,
+    a.detail,
+    a.traceback,
+    a.worker,
+    j.created_at,
+    f.started_at,
+    f.finished_at as failed_at
+from flowrun.finished f
+join flowrun.jobs j on j.id = f.id and j.kind = 0
+left join flowrun.attempts a on a.job_id = f.id and a.attempt = f.attempt
+where f.outcome = 2 and (f.error ->> 'discarded') is null;
 
 create view flowrun.flow_status as
 select

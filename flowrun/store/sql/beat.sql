@@ -22,7 +22,7 @@ returning
     (
         select extract(epoch from least(
             (select run_at from flowrun.scheduled order by run_at limit 1),
-            (select due_at from flowrun.deadlines order by due_at limit 1)
+            (select due_at from flowrun.deadlines where due_at < 'infinity' order by due_at limit 1)
         ) - clock_timestamp())::float8
     ) as next_due,
     (

@@ -25,6 +25,6 @@ select 5, null, (
             order by run_at
             limit 1
         ),
-        (select due_at from flowrun.deadlines order by due_at limit 1)
+        (select due_at from flowrun.deadlines where due_at < 'infinity' order by due_at limit 1)
     ) - clock_timestamp())::float8
 )

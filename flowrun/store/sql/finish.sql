@@ -2,7 +2,8 @@
 --   $1 uuid[] job  $2 smallint[] outcome  $3 smallint[] attempt  $4 text[] result (JSON)  $5 timestamptz[] started_at
 --   $6 uuid[] cause  $7 text[] error (JSON; of a skip with {parent} for the name of its cause)
 --   $8 boolean[] harmless: the flow can succeed all the same
--- Result: id, outcome, optional of the jobs that had no outcome before. A failed or cancelled job that is not optional
+-- Result: id, outcome, optional of the jobs that had no outcome before; of a handler's job that failed also its type and
+-- what is to run then. A failed or cancelled job that is not optional
 -- spoils its flow, unless it is a callback, which comes after it, or a compensation that was cancelled.
 -- Locks: only what it inserts; a job that another session is finishing right now is waited for, then left alone.
 with new as (
@@ -33,6 +34,9 @@ with new as (
 asked as (
     delete from flowrun.cancels where id = any(array(select id from new))
 )
-select new.id, new.outcome, j.optional
+select
+    new.id, new.outcome, j.optional,
+    case when new.outcome = 2 and j.kind = 0 then j.type end,
+    case when new.outcome = 2 then (j.options -> 'on_failure')::text end
 from new
-cross join lateral (select optional from flowrun.jobs where jobs.id = new.id offset 0) j
+cross join lateral (select optional, kind, type, options from flowrun.jobs where jobs.id = new.id offset 0) j

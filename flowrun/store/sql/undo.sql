@@ -5,6 +5,6 @@ with undone as (
     delete from flowrun.finished where id = any($1) returning id, attempt
 )
 update flowrun.jobs
-set options = coalesce(jobs.options, '{}') || jsonb_build_object('before', undone.attempt)
+set options = (coalesce(jobs.options, '{}') - 'lost') || jsonb_build_object('before', undone.attempt)
 from undone
 where jobs.id = undone.id and jobs.kind = 0 and undone.attempt > 0

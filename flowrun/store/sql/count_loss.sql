@@ -1,0 +1,15 @@
+-- Count that jobs were lost with their worker: apart from their failures.
+--   $1 uuid[] jobs
+-- Result: job, how often it was lost.
+-- Locks: the rows of `jobs`, by id. Their leases are held.
+with held as materialized (
+    select j.id
+    from (select id from unnest($1::uuid[]) as u (id) order by id) u
+    cross join lateral (select id from flowrun.jobs where jobs.id = u.id for update) j
+)
+update flowrun.jobs
+set options = coalesce(options, '{}')
+    || jsonb_build_object('lost', coalesce((options ->> 'lost')::integer, 0) + 1)
+from held
+where jobs.id = held.id
+returning jobs.id, (jobs.options ->> 'lost')::integer

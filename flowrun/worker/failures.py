@@ -1,0 +1,77 @@
+"""Failures: from an exception to what is kept of it, and back to what a handler is told of it."""
+
+from __future__ import annotations
+
+import traceback
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from flowrun import codec
+from flowrun.context import JobError
+from flowrun.core.attempt import Claimed, Failure
+from flowrun.errors import HandlerSignal, InvalidArguments
+
+
+class AttemptTimeout(TimeoutError):
+    """An attempt took longer than its job's ``timeout``."""
+
+
+def describe(error: BaseException, limit: int) -> Failure:
+    """An exception as it is kept: always storable, whatever it holds, and never its frames' local values."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001 - a user's __str__
+        message = f"<unprintable {kind.__qualname__}>"
+    trace: str | None = None
+    if not isinstance(error, HandlerSignal | InvalidArguments | AttemptTimeout):
+        try:
+            frames = traceback.TracebackException.from_exception(error, limit=-50, max_group_depth=5)
+            trace = codec.clean_text("".join(frames.format()), limit)
+        except Exception:  # noqa: BLE001 - a user's __str__ or __cause__ again
+            trace = None
+    return Failure(codec.clean_text(name, 200), codec.clean_text(message, limit), trace, _detail(error, limit))
+
+
+def _detail(error: BaseException, limit: int) -> str | None:
+    """What an exception tells besides: notes, cause, and its own ``detail``; nothing that cannot be stored."""
+    told: dict[str, Any] = {}
+    try:
+        if notes := getattr(error, "__notes__", None):
+            told["notes"] = [codec.clean_text(str(note), limit) for note in notes[:20]]
+        if error.__cause__ is not None:
+            told["cause"] = codec.clean_text(f"{type(error.__cause__).__qualname__}: {error.__cause__}", limit)
+        if (detail := getattr(error, "detail", None)) is not None and not callable(detail):
+            told["detail"] = codec.load(codec.dump(detail, limit=limit))
+    except Exception:  # noqa: BLE001, S110 - a user's own properties; what was found before counts
+        pass
+    return codec.dump(told) if told else None
+
+
+def cause_of(job: Claimed) -> JobError:
+    """The failure because of which a job was dispatched."""
+    told = codec.load(job.options).get("failure") if job.options is not None else None
+    if told is None:
+        raise InvalidArguments(
+            f"job of type {job.type!r}: its handler takes a JobError, so it can only run after a failure: "
+            "options(on_failure=...)"
+        )
+    at = told["failed_at"]
+    return JobError(
+        type=told["type"] or "",
+        message=told["message"] or "",
+        traceback=told["traceback"],
+        detail=told["detail"] or {},
+        job_id=UUID(told["job_id"]),
+        job_type=told["job_type"],
+        queue=told["queue"],
+        name=told["name"],
+        flow_id=None if told["flow_id"] is None else UUID(told["flow_id"]),
+        args=told["args"],
+        attempt=told["attempt"],
+        failed_at=None if at is None else datetime.fromisoformat(at),
+        priority=told["priority"],
+        tags=tuple(told["tags"] or ()),
+    )
