@@ -22,8 +22,8 @@ logger = logging.getLogger("flowrun.serve")
 BACKOFF, LONGEST, STEADY = 0.5, 30.0, 60.0
 """Seconds before another child is started: at first, at most; and how long a child lives that was no quick death."""
 
-_ASKED = {OK, -signal.SIGTERM}
-"""How a child ends that was asked to: SIGTERM kills it while Python starts."""
+_ASKED = {OK, -signal.SIGTERM, -signal.SIGINT}
+"""How a child ends that was asked to: a signal kills it while Python starts."""
 
 
 async def run(arguments: Sequence[str], count: int, stopping: Stopping) -> int:
@@ -47,13 +47,15 @@ class Fleet:
         self._command = [sys.executable, "-m", "flowrun", *arguments]
         self._children: set[Process] = set()
         self._stopped = asyncio.Event()
+        self._times = 0
         self._proven = False
 
     def stop(self, times: int) -> None:
         """Pass a signal on to every child; the third is their last."""
         self._stopped.set()
+        self._times = times
         for child in self._children:
-            self._send(child, signal.SIGTERM if times < 3 else signal.SIGKILL)
+            self._send(child, _signal(times))
 
     async def keep_one(self) -> None:
         """One child after the other, until stopped."""
@@ -92,8 +94,8 @@ class Fleet:
                 )
             self._children.add(child)
             try:
-                if self._stopped.is_set():
-                    self._send(child, signal.SIGTERM)
+                for times in range(1, self._times + 1):
+                    self._send(child, _signal(times))
                 if await asyncio.get_running_loop().sock_recv(ours, 1):
                     self._proven = True
                 return child.pid, await child.wait()
@@ -103,6 +105,11 @@ class Fleet:
     def _send(self, child: Process, number: int) -> None:
         with suppress(ProcessLookupError):
             child.send_signal(number)
+
+
+def _signal(times: int) -> signal.Signals:
+    """What is sent for the parent's so manieth. Two of a kind may reach a busy child as one, so no two are alike."""
+    return (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)[min(times, 3) - 1]
 
 
 def _ending(code: int) -> str:

@@ -55,6 +55,22 @@ async def test_a_second_signal_reaches_the_children(shell: Shell, app: Flowrun) 
         assert (await run.status()).attempt == 0
 
 
+async def test_a_second_signal_reaches_a_child_that_has_not_heard_the_first(shell: Shell, app: Flowrun) -> None:
+    """Two signals of a kind that are pending at once are one."""
+    server = await shell.serve("--processes", "2", workers=2)
+    async with app:
+        run = await app.job("work", {"seconds": 50.0}).dispatch()
+        (deaf,) = await until(lambda: shell.words("start"))
+        os.kill(deaf, signal.SIGSTOP)
+        server.send(signal.SIGTERM)
+        await server.says(f"[{server.process.pid}] flowrun.serve: SIGTERM: stopping")
+        server.send(signal.SIGTERM)
+        await server.says(f"[{server.process.pid}] flowrun.serve: SIGTERM: giving back")
+        os.kill(deaf, signal.SIGCONT)
+        assert await server.code(25) == 0
+        assert (await run.status()).attempt == 0
+
+
 async def test_a_killed_child_is_replaced_and_its_job_runs_again(shell: Shell, app: Flowrun) -> None:
     server = await shell.serve("--processes", "2", workers=2)
     async with app:
