@@ -10,6 +10,7 @@ from cyclopts.config import Env
 import flowrun
 from flowrun.cli import terminal
 from flowrun.cli.demo import demo
+from flowrun.cli.doctor import doctor
 from flowrun.cli.exits import USAGE, code_of
 from flowrun.cli.looking import explain, flows, gates, jobs, show, workers
 from flowrun.cli.migrate import migrate
@@ -30,7 +31,7 @@ app = App(
 )
 LOOKING = (flows, show, jobs, gates, explain, workers, queues)
 OPERATING = (cancel, retry, resolve, skip, signal, dispatch)
-for command in (demo, serve, migrate, *LOOKING, *OPERATING):
+for command in (demo, serve, migrate, doctor, *LOOKING, *OPERATING):
     app.command(command)
 
 

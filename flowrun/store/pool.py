@@ -47,6 +47,41 @@ REPEATABLE = (
 )
 """Nothing was done; the whole transaction can be sent again."""
 
+SLOW = (asyncpg.exceptions.LockNotAvailableError, asyncpg.exceptions.QueryCanceledError)
+"""Those that come after a long wait already."""
+
+ADVICE: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
+    (
+        asyncpg.exceptions.ReadOnlySQLTransactionError,
+        "it is a standby, or read-only by a setting: point the DSN at the primary "
+        "(several hosts and target_session_attrs=primary find it), or look for default_transaction_read_only",
+    ),
+    (
+        asyncpg.exceptions.TooManyConnectionsError,
+        "it has no connection free: a worker takes 4 besides its pool_size; raise max_connections, lower pool_size, or "
+        "put a pooler in between",
+    ),
+    (
+        asyncpg.exceptions.LockNotAvailableError,
+        "somebody holds a lock on flowrun's tables (an ALTER TABLE, a LOCK, a dump being restored): `flowrun doctor` "
+        "names who",
+    ),
+    (
+        asyncpg.exceptions.QueryCanceledError,
+        "a statement_timeout counts where flowrun cannot set its own (through a pooler): raise it for this role; or "
+        "somebody cancelled the statement",
+    ),
+    (
+        asyncpg.InsufficientPrivilegeError,
+        "`flowrun roles` prints what each role needs, `flowrun doctor` what this one lacks",
+    ),
+    (
+        asyncpg.exceptions.ProtocolViolationError,
+        "if this is a pooler in transaction mode: Flowrun(dsn, pooler=True, listen_dsn=...)",
+    ),
+)
+"""What to do about an error, by its kind."""
+
 UNSENDABLE = (asyncpg.exceptions._base.DataError,)
 """The values do not fit the parameters: the driver did not send them (an InterfaceError, yet no lost connection)."""
 
@@ -63,6 +98,10 @@ PINNED: Mapping[str, str] = {
     "jit": "off",
 }
 """Settings of the connections that claim and settle."""
+
+
+class PoolerInTheWay(DatabaseUnavailable):
+    """A pooler refuses the settings that a session of flowrun's begins with."""
 
 
 class Database:
@@ -122,9 +161,12 @@ class Database:
 
     async def fetch(self, name: str, *args: Any) -> list[Any]:
         """The rows of a statement by name, on the pool."""
-        async with self.acquire() as connection:
+
+        async def verb(connection: Connection) -> list[Any]:
             rows: list[Any] = await connection.fetch(self.sql[name], *args)
             return rows
+
+        return await self.repeat(verb)
 
     async def repeat(self, verb: Callable[[Connection], Awaitable[T]], *, safe: bool = True) -> T:
         """Run ``verb`` on a connection of the pool.
@@ -137,9 +179,9 @@ class Database:
             try:
                 async with self.acquire() as connection:
                     return await verb(connection)
-            except REPEATABLE:
-                if attempt >= 10:
-                    raise
+            except REPEATABLE as error:
+                if attempt >= (2 if isinstance(error, SLOW) else 10):
+                    raise given_up(error, self.dsn) from error
             except DatabaseUnavailable:
                 if not safe or attempt >= 3:
                     raise
@@ -158,6 +200,10 @@ class Database:
                 "lock_timeout": "30s",
                 "idle_in_transaction_session_timeout": "60s",
                 "default_transaction_isolation": "read committed",
+                # What was set for the role is meant for people: a large flow takes longer than a web page may, and a
+                # connection that listens is idle by nature.
+                "statement_timeout": "600s",
+                "idle_session_timeout": "0",
             }
             | dict(settings)
         )
@@ -179,14 +225,28 @@ class translated:  # noqa: N801 - reads as a statement: `with translated(dsn):`
         if error is None or isinstance(error, (FlowrunError, *REPEATABLE)):
             return
         if isinstance(error, asyncpg.UndefinedTableError | asyncpg.InvalidSchemaNameError):
-            raise MigrationNeeded(f"flowrun's tables are missing ({error}); run `flowrun migrate`") from error
+            raise MigrationNeeded(f"flowrun's tables are missing ({said(error)}); run `flowrun migrate`") from error
         if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError):
-            raise DatabaseUnavailable(f"PostgreSQL at {where(self._dsn)} refused: {error}") from error
+            raise DatabaseUnavailable(f"PostgreSQL at {where(self._dsn)} refused: {said(error)}") from error
+        advice = next((f"; {what}" for kinds, what in ADVICE if isinstance(error, kinds)), "")
         if isinstance(error, LOST):
-            reason = str(error) or type(error).__name__
-            raise DatabaseUnavailable(f"cannot reach PostgreSQL at {where(self._dsn)}: {reason}") from error
+            pooler = isinstance(error, asyncpg.ProtocolViolationError) and "startup parameter" in str(error)
+            kind = PoolerInTheWay if pooler else DatabaseUnavailable
+            raise kind(f"cannot reach PostgreSQL at {where(self._dsn)}: {said(error)}{advice}") from error
         if isinstance(error, asyncpg.InsufficientPrivilegeError):
-            raise DatabaseError(f"PostgreSQL at {where(self._dsn)} forbids it: {error}") from error
+            raise DatabaseError(f"PostgreSQL at {where(self._dsn)} forbids it: {said(error)}{advice}") from error
+
+
+def given_up(error: BaseException, dsn: str) -> DatabaseError:
+    """What was tried again until there was no point in it, for the person who reads it."""
+    advice = next((f"; {what}" for kinds, what in ADVICE if isinstance(error, kinds)), "")
+    return DatabaseError(f"PostgreSQL at {where(dsn)} did not let it be done: {said(error)}{advice}")
+
+
+def said(error: BaseException) -> str:
+    """What the server says, in one line, without its details: they quote whole rows, with what people put there."""
+    first = error.args[0] if error.args and isinstance(error.args[0], str) else ""
+    return first.partition("\n")[0] or type(error).__name__
 
 
 def where(dsn: str) -> str:
