@@ -30,10 +30,10 @@ from flowrun.core.flow import Flow as CoreFlow
 from flowrun.core.flow import Node
 from flowrun.core.growth import Growth, compile_growth
 from flowrun.core.job import JobSpec as CoreJobSpec
-from flowrun.core.layout import NO_ARGUMENTS, ONLY_THE_JOB, Encoded
 from flowrun.core.node import conditions
 from flowrun.core.plan import Plan
 from flowrun.core.references import contains, take_out
+from flowrun.core.vertex import NO_ARGUMENTS, ONLY_THE_JOB, Encoded
 from flowrun.errors import ConfigurationError, InvalidArguments, InvalidFlow, NotFound
 from flowrun.registry import Definition, Registry
 from flowrun.store import callers, insert, reads
@@ -238,19 +238,18 @@ class Client:
         takes_job = definition is None or definition.job_parameter is not None
         if not spec.args and not spec.kwargs and (definition is None or not definition.required):
             return ONLY_THE_JOB if takes_job else NO_ARGUMENTS
-        where = f"job {spec.type!r}" if node is None else f"node {node!r}"
         arguments: Mapping[str, Any]
         found: list[Any] = []
         if definition is not None and not spec.args and definition.takes_as_they_are(spec.kwargs):
             arguments = spec.kwargs
         else:
-            arguments, found = self._plain_arguments(spec, definition, where)
+            arguments, found = self._plain_arguments(spec, definition, _named(spec, node))
         try:
             text = codec.dump(arguments, limit=self.settings.max_payload)
         except codec.NotStorable as error:
             at = f", argument {error.path!r}" if error.path else ", arguments"
             kind = "" if node is None else f" (type {spec.type!r})"
-            raise InvalidArguments(f"{where}{kind}{at}: {error.reason}") from None
+            raise InvalidArguments(f"{_named(spec, node)}{kind}{at}: {error.reason}") from None
         if not found:
             return Encoded(text, [], [], takes_job)
         sources: list[Node[Any]] = []
@@ -319,9 +318,17 @@ class Client:
         return plain
 
 
+def _named(spec: CoreJobSpec[Any], node: str | None) -> str:
+    return f"job {spec.type!r}" if node is None else f"node {node!r}"
+
+
 @contextmanager
 def _uncollected(nodes: int) -> Iterator[None]:
-    """No garbage collection while a large flow is compiled: it would find all alive, in half of the whole time."""
+    """No garbage collection while a large flow is compiled: it would find all alive, in half of the whole time.
+
+    Nor right after: what was made counts as old then. (To freeze and unfreeze moves it there, without a look at it. Not
+    where the program has frozen something itself, which must stay so.)
+    """
     pause = nodes >= LARGE and gc.isenabled()
     if pause:
         gc.disable()
@@ -329,4 +336,7 @@ def _uncollected(nodes: int) -> Iterator[None]:
         yield
     finally:
         if pause:
+            if not gc.get_freeze_count():
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
@@ -12,10 +13,11 @@ from flowrun.core import lanes
 from flowrun.core import options as job_options
 from flowrun.core.flow import GATE_TYPE, MAP_TYPE, SLEEP_TYPE, Flow, Node
 from flowrun.core.job import JobSpec
-from flowrun.core.layout import NO_ARGUMENTS, EdgeTest, Encode, Encoded, Layout, Vertex
+from flowrun.core.layout import Layout
 from flowrun.core.options import SYSTEM_QUEUE, JobOptions
-from flowrun.core.plan import DeadlineRow, FlowRow, JobRow, KeyRow, Plan
+from flowrun.core.plan import DeadlineRow, EdgeRow, FlowRow, JobRow, KeyRow, Plan
 from flowrun.core.states import Deadline, Kind
+from flowrun.core.vertex import NO_ARGUMENTS, EdgeTest, Encode, Vertex
 from flowrun.errors import InvalidFlow
 
 END_TYPE = "flowrun.end"
@@ -31,7 +33,7 @@ TYPES: Final = {
 }
 """The types of the jobs that flowrun runs itself."""
 
-_NOTHING: Final[Mapping[str, Any]] = {}
+_HANDLER: Final = Kind.HANDLER
 
 Dump = Callable[[Any], str]
 
@@ -54,9 +56,14 @@ def compile_job(
     encoded = encode(spec, None)
     if encoded.sources:
         raise InvalidFlow(f"{where}: a reference to a node's result can only be used in that node's flow")
-    asked = _asked(spec, spec.overrides, where)
-    more = _NOTHING if dispatched_by is None else {"dispatched_by": str(dispatched_by)}
-    row = JobRow(mint(), None, 0, None, *asked.row(spec.type, encoded, None, dump, None, more))
+    asked = _asked(spec, spec.overrides, where, dump)
+    options = asked.options
+    if dispatched_by is not None:
+        options = dump({**asked.stored, "dispatched_by": str(dispatched_by)})
+    row = JobRow(
+        mint(), None, Kind.HANDLER, None, asked.queue, spec.type, encoded.args, None, None, asked.priority,
+        asked.optional, asked.delay, asked.run_at, options,
+    )  # fmt: skip
     plan = Plan(jobs=[row], free=[row])
     if asked.start_by is not None:
         plan.deadlines.append(_start(row.id, asked.start_by))
@@ -100,26 +107,28 @@ def _rows(root: Flow, layout: Layout, dump: Dump, mint: Callable[[int], tuple[UU
     rows = _RowMaker(layout, ids, dump)
     plan = Plan(flows=[FlowRow(id, flow_id, flow.name, flow.tags) for flow, id in rows.ends.items()])
     names: dict[str, tuple[UUID, str]] = {}
-    jobs, edges, blocked, free = plan.jobs, plan.edges, plan.blocked, plan.free
     if "key" in root.keying:
         plan.keys.append(_key(f"flow:{root.name}", flow_id, root.keying))
+    children: list[list[EdgeRow]] = [[] for _ in ids]
     for id, vertex in zip(ids, layout.vertices, strict=True):
         row = rows.make(id, vertex)
-        jobs.append(row)
+        plan.jobs.append(row)
         if parents := vertex.parents:
             for (parent, condition), test in parents.items():
                 if test is None:
-                    edges.append((ids[parent], id, condition))
+                    children[parent].append((ids[parent], id, condition))
                 else:
                     plan.tests.append((ids[parent], id, condition, _stored_test(test, ids, vertex, dump)))
             total = len(parents)
-            blocked.append((id, total if vertex.need is None else vertex.need, total))
+            plan.blocked.append((id, total if vertex.need is None else vertex.need, total))
         else:
-            free.append(row)
+            plan.free.append(row)
         if vertex.node is not None:
             if vertex.name in names:
                 raise InvalidFlow(f"flow {root.name!r} has two nodes named {vertex.name!r}; give one another name=")
             names[vertex.name] = (id, row.type)
+    # By parent, as their index has them: written so they cost the server a third less, and are read from fewer pages.
+    plan.edges = list(chain.from_iterable(children))
     plan.deadlines = rows.deadlines
     return Compiled(plan, flow_id, names)
 
@@ -138,29 +147,14 @@ class _Asked(NamedTuple):
     optional: bool
     delay: float | None
     run_at: datetime | None
+    options: str | None
+    """``stored`` as JSON."""
     stored: dict[str, Any]
     """The options that only the worker reads."""
     start_by: datetime | float | None = None
 
-    def row(
-        self,
-        type: str,
-        encoded: Encoded,
-        sources: list[UUID] | None,
-        dump: Dump,
-        parents: list[UUID] | None = None,
-        more: Mapping[str, Any] = _NOTHING,
-    ) -> tuple[Any, ...]:
-        """The columns of a job from its queue on; ``more`` is stored with its options."""
-        bindings = dump(encoded.bindings) if encoded.bindings else None
-        options = dump({**self.stored, **more}) if self.stored or more else None
-        return (
-            self.queue, type, encoded.args, sources, bindings, self.priority, self.optional, self.delay, self.run_at,
-            options, parents,
-        )  # fmt: skip
 
-
-def _asked(spec: JobSpec[Any], explicit: JobOptions, where: str) -> _Asked:
+def _asked(spec: JobSpec[Any], explicit: JobOptions, where: str, dump: Dump) -> _Asked:
     merged = job_options.merge(explicit, spec.defaults, job_options.DEFAULTS)
     job_options.check_together(merged, where)
     stored = job_options.to_stored(explicit, where)
@@ -172,6 +166,7 @@ def _asked(spec: JobSpec[Any], explicit: JobOptions, where: str) -> _Asked:
         merged.get("optional", False),
         merged.get("delay"),
         merged.get("run_at"),
+        dump(stored) if stored else None,
         stored,
         merged.get("start_by"),
     )
@@ -215,18 +210,27 @@ class _RowMaker:
     def make(self, id: UUID, vertex: Vertex) -> JobRow:
         """The row of ``jobs`` for a vertex."""
         flow = vertex.flow
-        flow_id = self.ends[flow] if flow is not None else None
-        encoded = vertex.encoded or NO_ARGUMENTS
-        place, ids = self._layout.place, self._ids
-        sources = [ids[place[node]] for node in encoded.sources] if encoded.sources else None
+        args, source_nodes, bound, _ = vertex.encoded or NO_ARGUMENTS
         type, asked = self._work(vertex)
-        if asked.start_by is not None:
-            self.deadlines.append(_start(id, asked.start_by))
-        plain = vertex.kind is Kind.HANDLER and not vertex.stays and vertex.need is None
-        more = _NOTHING if plain else self._more(vertex)
-        parents = self._parents(vertex) if vertex.shown or vertex.sinks is not None else None
-        columns = asked.row(type, encoded, sources, self._dump, parents, more)
-        return JobRow(id, flow_id, vertex.kind, vertex.name, *columns)
+        queue, priority, optional, delay, run_at, options, _, start_by = asked
+        if start_by is not None:
+            self.deadlines.append(_start(id, start_by))
+        if vertex.kind is not _HANDLER or vertex.stays or vertex.need is not None:
+            options = self._options(vertex, asked)
+        sources, bindings, parents = None, None, None
+        if bound:
+            place, ids = self._layout.place, self._ids
+            sources, bindings = [ids[place[node]] for node in source_nodes], self._dump(bound)
+        if vertex.shown or vertex.sinks is not None:
+            parents = self._parents(vertex)
+        # Not JobRow(...): with so many fields that costs thrice as much.
+        return tuple.__new__(
+            JobRow,
+            (
+                id, None if flow is None else self.ends[flow], vertex.kind, vertex.name, queue, type, args, sources,
+                bindings, priority, optional, delay, run_at, options, parents,
+            ),
+        )  # fmt: skip
 
     def _parents(self, vertex: Vertex) -> list[UUID]:
         """What is recorded of what a job waits for: all, and of the end of a flow its last nodes."""
@@ -235,18 +239,20 @@ class _RowMaker:
         return list(dict.fromkeys(self._ids[place] for place, _ in vertex.parents))
 
     def _work(self, vertex: Vertex) -> tuple[str, _Asked]:
-        node = vertex.node
-        if vertex.kind is Kind.HANDLER:
-            spec = cast("JobSpec[Any]", cast("Node[Any]", node).spec)
-            return spec.type, self._ask(cast("Node[Any]", node), spec, cast("Flow", vertex.flow), vertex.name)
+        node, flow = vertex.node, vertex.flow
+        if vertex.kind is _HANDLER and node is not None and flow is not None and (spec := node.spec) is not None:
+            asked = None
+            if node.optional is None and not spec.overrides:
+                asked = self._shared.get((id(spec.defaults), flow))
+            return spec.type, asked or self._ask(node, spec, flow, vertex.name)
         # A verdict that is not good spoils nothing: it says what has spoiled the flow already.
         optional = bool(node and node.optional) or vertex.kind is Kind.VERDICT
         delay = None if node is None or node.spec is None else node.spec.overrides.get("delay")
-        return TYPES[vertex.kind], _Asked(SYSTEM_QUEUE, 0, optional, delay, None, {})
+        return TYPES[vertex.kind], _Asked(SYSTEM_QUEUE, 0, optional, delay, None, None, {})
 
-    def _more(self, vertex: Vertex) -> dict[str, Any]:
-        """What is stored beside a job's options, where it is not like most."""
-        more: dict[str, Any] = {}
+    def _options(self, vertex: Vertex, asked: _Asked) -> str | None:
+        """What is stored as a job's options, and beside them, where it is not like most."""
+        more = dict(asked.stored)
         if vertex.stays:
             more["stays"] = True
         if vertex.after_end:
@@ -259,7 +265,7 @@ class _RowMaker:
             more["verdict"] = str(self._ids[self._layout.verdict])
         if vertex.kind is Kind.MAP:
             more["item"] = self._item(vertex)
-        return more
+        return self._dump(more) if more else None
 
     def _item(self, vertex: Vertex) -> dict[str, Any]:
         """What each job of a map is like."""
@@ -280,9 +286,7 @@ class _RowMaker:
         if node.optional is not None or spec.overrides:
             said: JobOptions = {} if node.optional is None else {"optional": node.optional}
             explicit = job_options.merge(said, spec.overrides, self._defaults[flow])
-            return _asked(spec, explicit, f"node {name!r}")
-        asked = self._shared.get((id(spec.defaults), flow))
-        if asked is None:
-            asked = _asked(spec, self._defaults[flow], f"node {name!r}")
-            self._shared[id(spec.defaults), flow] = asked
+            return _asked(spec, explicit, f"node {name!r}", self._dump)
+        asked = _asked(spec, self._defaults[flow], f"node {name!r}", self._dump)
+        self._shared[id(spec.defaults), flow] = asked
         return asked

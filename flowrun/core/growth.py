@@ -10,12 +10,12 @@ from uuid import UUID
 from flowrun.core.compile import JOIN_TYPE, Dump, compile_flow
 from flowrun.core.flow import Flow, Node
 from flowrun.core.job import JobSpec
-from flowrun.core.layout import Encode
 from flowrun.core.node import Join, When
 from flowrun.core.options import SYSTEM_QUEUE
 from flowrun.core.plan import JobRow, Plan
 from flowrun.core.references import references
 from flowrun.core.states import Condition, Kind
+from flowrun.core.vertex import Encode
 
 OUTSIDE_TYPE = "flowrun.outside"
 """Of nodes that stand for a stored one while new ones are compiled; never stored."""

@@ -7,77 +7,22 @@ all plain edges, and nothing but edges has to work.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, Final, cast
 
-from flowrun.core.flow import Flow, Join, Node, Test, When
+from flowrun.core.flow import Flow, Join, Node, When
 from flowrun.core.job import JobSpec
 from flowrun.core.states import FIRST_TEST, Condition, Kind
+from flowrun.core.vertex import EdgeTest, Encode, Encoded, Parents, Vertex
 from flowrun.errors import InvalidFlow
+
+_FINISHED: Final = Condition.FINISHED
+"""Members of an enum are slow to look up: 50 ns, and a large flow has many edges."""
 
 MAX_DEPTH = 100
 """How deep flows may be nested."""
-
-
-class Encoded(NamedTuple):
-    """A job's arguments as they are stored; ``bindings`` name their sources by their place in ``sources``."""
-
-    args: str
-    sources: list[Node[Any]]
-    bindings: list[tuple[list[str | int], int, list[str | int]]]
-    takes_job: bool = False
-    """Its handler may ask for the running job, and so for the parents: it does, or it is not known here."""
-
-
-NO_ARGUMENTS = Encoded("{}", [], [])
-ONLY_THE_JOB = Encoded("{}", [], [], takes_job=True)
-
-Encode = Callable[[JobSpec[Any], "str | None"], Encoded]
-"""From a job and the name of its node (None: it has none)."""
-
-
-class EdgeTest(NamedTuple):
-    """What an edge asks beyond a plain condition."""
-
-    on: Condition
-    test: Test | None
-    rivals: list[int]
-    """Of a race: the other vertices, cancelled when this edge decides it."""
-    choice: bool = False
-    """One of several of which not all are needed."""
-
-
-Parents: TypeAlias = "dict[tuple[int, int], EdgeTest | None]"
-"""By parent's number and condition: a test, where the condition is a number from FIRST_TEST on."""
-
-
-@dataclass(slots=True, eq=False)
-class Vertex:
-    """A job to be: of a handler, or one of flowrun's own."""
-
-    kind: Kind
-    name: str
-    flow: Flow | None
-    """The flow it is a node of; None for the end of the outermost."""
-    node: Node[Any] | None
-    parents: Parents = field(default_factory=dict)
-    need: int | None = None
-    """How many parents are needed; None: all."""
-    encoded: Encoded | None = None
-    cleanup: bool = False
-    """Runs although its flow was cancelled, and what it waits for too."""
-    stays: bool = False
-    """Not cancelled with its flow."""
-    after_end: bool = False
-    """Not waited for by the end (or verdict) of its flow: a callback, or of flowrun's own what comes after a
-    verdict."""
-    compensates: Node[Any] | None = None
-    sinks: list[int] | None = None
-    """Of an end: the flow's last nodes."""
-    shown: bool = False
-    """Its parents are recorded with it, for ``job.parents``."""
 
 
 @dataclass(slots=True)
@@ -146,20 +91,10 @@ class Layout:
         stack: list[tuple[Flow, str, Iterator[Node[Any]], Node[Any] | None]] = [(root, "", iter(root.nodes), None)]
         while stack:
             flow, prefix, nodes, as_node = stack[-1]
-            node = next(nodes, None)
-            if node is None:
-                stack.pop()
-                outer = stack[-1][0] if stack else None
-                self.ends[flow] = self._append(Vertex(Kind.END, prefix[:-1] or flow.name, outer, as_node), as_node)
-                for _, callback in flow.callbacks:
-                    vertex = self._place_job(callback, flow, prefix)
-                    vertex.stays = vertex.after_end = True
-                for node, undo in flow.compensations:
-                    vertex = self._place_job(undo, flow, prefix)
-                    vertex.stays, vertex.compensates = True, node
-                    if self.verdict is None:
-                        self.verdict = self._append(Vertex(Kind.VERDICT, "(verdict)", root, None), None)
-            elif node.inner is not None:
+            for node in nodes:
+                if node.inner is None:
+                    self._place_job(node, flow, prefix)
+                    continue
                 if len(stack) > MAX_DEPTH:
                     raise InvalidFlow(f"flow {root.name!r}: flows are nested deeper than {MAX_DEPTH}")
                 _check_names(node.inner)
@@ -169,16 +104,31 @@ class Layout:
                 if node.after or flow in self.starts:
                     self.starts[node.inner] = self._append(Vertex(Kind.JOIN, f"{inside}(start)", flow, None), None)
                 stack.append((node.inner, inside, iter(node.inner.nodes), node))
+                break
             else:
-                self._place_job(node, flow, prefix)
+                stack.pop()
+                outer = stack[-1][0] if stack else None
+                self.ends[flow] = self._append(Vertex(Kind.END, prefix[:-1] or flow.name, outer, as_node), as_node)
+                self._place_behind(root, flow, prefix)
+
+    def _place_behind(self, root: Flow, flow: Flow, prefix: str) -> None:
+        """Give its vertex to what follows when ``flow`` has ended, and to what undoes its nodes."""
+        for _, callback in flow.callbacks:
+            vertex = self._place_job(callback, flow, prefix)
+            vertex.stays = vertex.after_end = True
+        for node, undo in flow.compensations:
+            vertex = self._place_job(undo, flow, prefix)
+            vertex.stays, vertex.compensates = True, node
+            if self.verdict is None:
+                self.verdict = self._append(Vertex(Kind.VERDICT, "(verdict)", root, None), None)
 
     def _place_job(self, node: Node[Any], flow: Flow, prefix: str) -> Vertex:
         name = prefix + node.name
         spec = cast("JobSpec[Any]", node.spec)
-        encoded = self.encode(spec, name)
+        vertex = Vertex(spec.kind, name, flow, node, self.encode(spec, name))
+        if node.cleanup or flow in self._cleanup:
+            vertex.cleanup = vertex.stays = True
         self.place[node] = len(self.vertices)
-        cleanup = node.cleanup or flow in self._cleanup
-        vertex = Vertex(spec.kind, name, flow, node, {}, None, encoded, cleanup=cleanup, stays=cleanup)
         self.vertices.append(vertex)
         return vertex
 
@@ -194,17 +144,16 @@ class Layout:
 
     def _connect(self, flow: Flow) -> None:
         by_name = {node.name: node for node in flow.nodes}
+        begins = flow in self.starts
         for node in flow.nodes:
             entrance = self._entrance(node)
             if entrance is not None:
-                self._wait(self.vertices[entrance], node, by_name, self._begins(flow, node))
+                self._wait(self.vertices[entrance], node, by_name, self._begins(flow, node) if begins else {})
         for condition, callback in flow.callbacks:
             self._wait(self.vertices[self.place[callback]], callback, by_name, {(self.ends[flow], condition): None})
 
     def _begins(self, flow: Flow, node: Node[Any]) -> Parents:
         """The edge from the start of its flow: for first nodes, and for those that a skipped parent would release."""
-        if flow not in self.starts:
-            return {}
         whens = [when for after in node.after for when in (after.whens if isinstance(after, Join) else (after,))]
         vertex = self.vertices[self.place[node]]
         inside = bool(whens) or any(
@@ -220,20 +169,21 @@ class Layout:
         Nor does one that a race may cancel before what it waits for has ended.
         """
         callbacks = {self.place[callback] for flow in self.ends for _, callback in flow.callbacks}
-        outlived, awaited = set(self.starts.values()), set[int]()
+        outlived, awaited, racers = set(self.starts.values()), set[int](), self._racers
         for number, vertex in enumerate(self.vertices):
-            if not vertex.parents or number in callbacks:
+            edges = vertex.parents
+            if not edges or number in callbacks:
                 continue
-            parents = {parent for parent, _ in vertex.parents}
-            awaited |= parents
-            if number in self._racers:
+            parents = {parent for parent, _ in edges}
+            awaited.update(parents)
+            if number in racers:
                 continue
             if len(parents) == 1:
-                outlived |= parents
-            elif vertex.need in (None, len(vertex.parents)):
-                decisive = {parent for parent, condition in vertex.parents if condition is not Condition.FINISHED}
+                outlived.update(parents)
+            elif vertex.need is None or vertex.need == len(edges):
+                decisive = {parent for parent, condition in edges if condition is not _FINISHED}
                 if len(decisive) <= 1:
-                    outlived |= decisive or parents
+                    outlived.update(decisive or parents)
         return _Dependents(outlived, awaited)
 
     def _connect_end(self, flow: Flow, dependents: _Dependents) -> None:
@@ -275,32 +225,39 @@ class Layout:
 
     def _wait(self, vertex: Vertex, node: Node[Any], by_name: Mapping[str, Node[Any]], required: Parents) -> None:
         joins: list[tuple[Join, Parents]] = []
+        flow, place, cleanup = node.flow, self.place, vertex.cleanup
         for condition in node.after:
-            if isinstance(condition, Join):
-                parents = self._joined(node, condition, by_name, vertex.cleanup)
-                if condition.count < len(parents) or condition.race:
-                    joins.append((condition, parents))
-                    continue
-                for when in condition.whens:  # all are needed: they are plain edges
-                    self._ask(required, self._parent(node, when, by_name), when, vertex.cleanup)
-            else:
-                self._ask(required, self._parent(node, condition, by_name), condition, vertex.cleanup)
+            if isinstance(condition, When):
+                parent = condition.node
+                if isinstance(parent, Node) and parent.flow is flow and condition.test is None and not cleanup:
+                    required[place[parent], condition.condition] = None  # most edges are like this one
+                else:
+                    self._ask(required, self._parent(node, condition, by_name), condition, cleanup)
+                continue
+            parents = self._joined(node, condition, by_name, cleanup)
+            if condition.count < len(parents) or condition.race:
+                joins.append((condition, parents))
+                continue
+            for when in condition.whens:  # all are needed: they are plain edges
+                self._ask(required, self._parent(node, when, by_name), when, cleanup)
         if vertex.encoded is not None and vertex.encoded.sources:
             known = {parent for parents in (required, *(parents for _, parents in joins)) for parent, _ in parents}
             if vertex.kind is Kind.MAP:
                 known.clear()  # without its list it could do nothing: that parent must have succeeded
             for source in vertex.encoded.sources:
                 if self._source(node, source) not in known:
-                    self._ask(required, self.place[source], source.succeeded, vertex.cleanup)
+                    self._ask(required, place[source], source.succeeded, cleanup)
         # A map waits again, for its items: a parent that a join did not wait for must not count then.
         if len(joins) == 1 and not required and vertex.kind is not Kind.MAP:
             vertex.need, vertex.parents = joins[0][0].count, joins[0][1]
             return
         for join, parents in joins:
             name = f"{vertex.name}/({join.count} of {len(parents)})"
-            place = self._append(Vertex(Kind.JOIN, name, vertex.flow, None, parents, join.count), None)
-            self.joins.setdefault(node.flow, []).append(place)
-            required[place, Condition.SUCCEEDED] = None
+            choice = Vertex(Kind.JOIN, name, vertex.flow, None, None, parents)
+            choice.need = join.count
+            number = self._append(choice, None)
+            self.joins.setdefault(flow, []).append(number)
+            required[number, Condition.SUCCEEDED] = None
         vertex.parents = required
 
     def _ask(
@@ -366,7 +323,9 @@ class Layout:
         for place in middle:
             undo = self.vertices[undoing[place]]
             name = f"{undo.name}/(and all behind)"
-            over[place] = self._append(Vertex(Kind.JOIN, name, undo.flow, None, after_end=True), None)
+            vertex = Vertex(Kind.JOIN, name, undo.flow, None)
+            vertex.after_end = True
+            over[place] = self._append(vertex, None)
         for place in middle:
             needed = [undoing[place], *(over[later] for later in behind[place])]
             self.vertices[over[place]].parents = {(number, Condition.FINISHED): None for number in needed}

@@ -15,10 +15,11 @@ from flowrun import InvalidFlow, any_of, at_least, race
 from flowrun.core.compile import compile_flow, compile_job
 from flowrun.core.flow import Flow
 from flowrun.core.job import JobSpec
-from flowrun.core.layout import MAX_DEPTH, Encode, Encoded
+from flowrun.core.layout import MAX_DEPTH
 from flowrun.core.plan import JobRow, Plan
 from flowrun.core.references import take_out
 from flowrun.core.states import Kind
+from flowrun.core.vertex import Encode, Encoded
 
 FLOW = UUID(int=0)
 KINDS = {0: "job", 1: "end", 2: "join"}
