@@ -22,7 +22,7 @@ from flowrun.core.states import Kind
 from flowrun.errors import ConfigurationError
 from flowrun.registry import is_async
 from flowrun.store import reads
-from flowrun.store.pool import LOST, REPEATABLE
+from flowrun.store.pool import LOST, REPEATABLE, reason
 
 if TYPE_CHECKING:
     from flowrun.client.dispatch import Client
@@ -114,7 +114,7 @@ class Hooks:
         try:
             rows = await reads.ended_jobs(self._client.database, ids)
         except (*LOST, *REPEATABLE) as error:
-            logger.warning("hooks are not told of %d job(s): %s", len(ids), error)
+            logger.warning("hooks are not told of %d job(s): %s", len(ids), reason(error))
             return
         for event in self._events(rows):
             self._fire(event)

@@ -13,7 +13,7 @@ from anyio.abc import TaskStatus
 
 from flowrun.core.lanes import is_lane, queue_of
 from flowrun.store.listen import Channels
-from flowrun.store.pool import LOST, Database
+from flowrun.store.pool import LOST, REPEATABLE, Database, reason
 
 logger = logging.getLogger("flowrun.notify")
 
@@ -91,8 +91,8 @@ class Notifier:
                     while messages := self._take():
                         columns = [list(column) for column in zip(*messages, strict=True)]
                         await connection.execute(self._database.sql["wake"], *columns, timeout=10.0)
-                except LOST as error:
-                    logger.warning("a wake-up was lost (%s); workers find the work by polling", error)
+                except (*LOST, *REPEATABLE) as error:
+                    logger.warning("a wake-up was lost (%s); workers find the work by polling", reason(error))
                     if connection is not None:
                         connection.terminate()
                     connection = None

@@ -15,7 +15,7 @@ from flowrun.client.notify import Notifier
 from flowrun.errors import DatabaseError
 from flowrun.store import listen, reads
 from flowrun.store.listen import Channels
-from flowrun.store.pool import LOST, Database
+from flowrun.store.pool import LOST, REPEATABLE, Database, reason
 from flowrun.store.reads import OutcomeRow
 
 logger = logging.getLogger("flowrun.wait")
@@ -97,7 +97,7 @@ class Waits:
         try:
             rows = await reads.outcomes(self._database, ids)
         except (DatabaseError, *LOST) as error:
-            logger.warning("cannot look up what is waited for (%s); trying again", error)
+            logger.warning("cannot look up what is waited for (%s); trying again", reason(error))
             await anyio.sleep(0.2)
             self._look_up.update(ids)
             self._poll_within(SLOW)
@@ -128,8 +128,8 @@ class Waits:
                 while True:
                     await anyio.sleep(10.0)
                     await listen.round_trip(connection, 3.0)
-            except LOST as error:
-                logger.warning("the listening connection was lost (%s); polling until it is back", error)
+            except (*LOST, *REPEATABLE) as error:
+                logger.warning("the listening connection was lost (%s); polling until it is back", reason(error))
                 await anyio.sleep(0.5)
             finally:
                 if connection is not None:

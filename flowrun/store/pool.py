@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -24,7 +25,17 @@ Id: Callable[[bytes], UUID] = asyncpg.pgproto.pgproto.UUID
 
 T = TypeVar("T")
 
+FORBIDDEN = (
+    asyncpg.exceptions.InsufficientPrivilegeError,
+    asyncpg.exceptions.UndefinedTableError,
+    asyncpg.exceptions.UndefinedColumnError,
+    asyncpg.exceptions.UndefinedFunctionError,
+    asyncpg.exceptions.InvalidSchemaNameError,
+)
+"""It has nothing to do with what was sent: somebody took a right, or a table, away, and may give it back."""
+
 LOST = (
+    *FORBIDDEN,
     OSError,
     asyncio.TimeoutError,
     asyncpg.PostgresConnectionError,
@@ -88,6 +99,19 @@ UNSENDABLE = (asyncpg.exceptions._base.DataError,)
 REFUSED = (asyncpg.PostgresError, ValueError, TypeError)
 """The statement cannot be done with these values; sending it again changes nothing."""
 
+SESSION: dict[str, str] = {
+    # Never wait for a lock for ever: somebody's ALTER TABLE must show as an error, not as silence.
+    "lock_timeout": "30s",
+    "idle_in_transaction_session_timeout": "60s",
+    # What is done in two statements (lock, then look) relies on each having its own snapshot.
+    "default_transaction_isolation": "read committed",
+    # What was set for the role is meant for people: a large flow takes longer than a web page may, and a connection
+    # that listens is idle by nature.
+    "statement_timeout": "600s",
+    "idle_session_timeout": "0",
+}
+"""Settings of every session, whatever the role's own are."""
+
 PINNED: Mapping[str, str] = {
     # The statistics of queue tables are always wrong by the time they are used: these leave only the index.
     "enable_seqscan": "off",
@@ -148,7 +172,12 @@ class Database:
             raise FlowrunError("the database is not open: use `async with app:` (or app.worker(), app.lifespan)")
         with translated(self.dsn):
             async with pool.acquire(timeout=30.0) as connection:
-                yield connection
+                try:
+                    yield connection
+                except asyncpg.exceptions.ReadOnlySQLTransactionError:
+                    # The primary is another by now: connections to this one are of no use any more.
+                    await pool.expire_connections()
+                    raise
 
     async def connect(self, settings: Mapping[str, str] | None = None, *, dsn: str | None = None) -> Any:
         """A connection of one's own, with server settings."""
@@ -192,21 +221,7 @@ class Database:
         named = {"application_name": "flowrun"}
         if self.pooler:
             return named
-        # Never wait for a lock for ever: somebody's ALTER TABLE must show as an error, not as silence. And what is
-        # done in two statements (lock, then look) relies on each having its own snapshot.
-        return (
-            named
-            | {
-                "lock_timeout": "30s",
-                "idle_in_transaction_session_timeout": "60s",
-                "default_transaction_isolation": "read committed",
-                # What was set for the role is meant for people: a large flow takes longer than a web page may, and a
-                # connection that listens is idle by nature.
-                "statement_timeout": "600s",
-                "idle_session_timeout": "0",
-            }
-            | dict(settings)
-        )
+        return named | SESSION | dict(settings)
 
     def _cache(self) -> dict[str, Any]:
         return {"statement_cache_size": 0} if self.pooler else {}
@@ -228,19 +243,28 @@ class translated:  # noqa: N801 - reads as a statement: `with translated(dsn):`
             raise MigrationNeeded(f"flowrun's tables are missing ({said(error)}); run `flowrun migrate`") from error
         if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError):
             raise DatabaseUnavailable(f"PostgreSQL at {where(self._dsn)} refused: {said(error)}") from error
-        advice = next((f"; {what}" for kinds, what in ADVICE if isinstance(error, kinds)), "")
+        if isinstance(error, FORBIDDEN):
+            raise DatabaseError(f"PostgreSQL at {where(self._dsn)} forbids it: {reason(error)}") from error
         if isinstance(error, LOST):
             pooler = isinstance(error, asyncpg.ProtocolViolationError) and "startup parameter" in str(error)
             kind = PoolerInTheWay if pooler else DatabaseUnavailable
-            raise kind(f"cannot reach PostgreSQL at {where(self._dsn)}: {said(error)}{advice}") from error
-        if isinstance(error, asyncpg.InsufficientPrivilegeError):
-            raise DatabaseError(f"PostgreSQL at {where(self._dsn)} forbids it: {said(error)}{advice}") from error
+            raise kind(f"cannot reach PostgreSQL at {where(self._dsn)}: {reason(error)}") from error
 
 
 def given_up(error: BaseException, dsn: str) -> DatabaseError:
     """What was tried again until there was no point in it, for the person who reads it."""
+    return DatabaseError(f"PostgreSQL at {where(dsn)} did not let it be done: {reason(error)}")
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong and what to do about it, for logs and errors. Never what was in a row."""
     advice = next((f"; {what}" for kinds, what in ADVICE if isinstance(error, kinds)), "")
-    return DatabaseError(f"PostgreSQL at {where(dsn)} did not let it be done: {said(error)}{advice}")
+    return said(error) + advice
+
+
+def level(error: BaseException) -> int:
+    """How loudly to tell that something is sent again: what comes after a long wait has somebody in its way."""
+    return logging.WARNING if isinstance(error, SLOW) else logging.INFO
 
 
 def said(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from flowrun.core.attempt import Claimed
 from flowrun.core.compile import TYPES
 from flowrun.store import claim, upkeep
 from flowrun.store.claim import Marks
-from flowrun.store.pool import LOST, REPEATABLE
+from flowrun.store.pool import LOST, REPEATABLE, level, reason
 from flowrun.worker.intake import take_in
 from flowrun.worker.limited import Limited
 from flowrun.worker.session import Session
@@ -69,10 +69,10 @@ class Claimer:
                 while True:
                     await self._step(connection)
             except LOST as error:
-                logger.warning("the claiming connection was lost (%s); connecting again", error)
+                logger.warning("cannot claim (%s); connecting again", reason(error))
                 await anyio.sleep(0.5)
             except REPEATABLE as error:
-                logger.info("a claim is repeated: %s", error)
+                logger.log(level(error), "a claim is repeated: %s", reason(error))
                 await anyio.sleep(0.05)
             finally:
                 if connection is not None:

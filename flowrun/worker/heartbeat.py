@@ -16,7 +16,7 @@ from uuid import UUID
 from flowrun.core.lanes import SEPARATOR
 from flowrun.core.options import SYSTEM_QUEUE
 from flowrun.store import listen, upkeep
-from flowrun.store.pool import LOST
+from flowrun.store.pool import LOST, reason
 from flowrun.store.upkeep import Beat
 from flowrun.worker.session import Session
 
@@ -80,7 +80,7 @@ class Heartbeat:
                 connection = await self._connect()
                 await self._beat(connection, self._stop)
             except LOST as error:
-                logger.warning("the heartbeat's connection was lost (%s); connecting again", error)
+                logger.warning("the heartbeat cannot be told (%s); connecting again", reason(error))
                 await self._wait(self._stop, RETRY)
             except Exception:
                 # Whatever it is (a role that lost a right, a statement timeout): without a pulse the jobs are lost.

@@ -19,7 +19,7 @@ from flowrun.core.states import Outcome
 from flowrun.errors import FlowrunError
 from flowrun.store import settle, upkeep
 from flowrun.store.finish import Settled
-from flowrun.store.pool import LOST, REFUSED, REPEATABLE, UNSENDABLE
+from flowrun.store.pool import LOST, REFUSED, REPEATABLE, UNSENDABLE, level, reason
 from flowrun.store.settle import Leases
 from flowrun.worker.intake import take_in
 from flowrun.worker.session import Session
@@ -184,7 +184,9 @@ class Settler:
     async def _one_by_one(self, successes: list[Success], error: BaseException) -> list[Ending]:
         """Something in the batch cannot be stored: settle each the slow way, where it fails alone."""
         logger.error(
-            "a batch of %d results was refused by the database (%s); settling one by one", len(successes), error
+            "a batch of %d results was refused by the database (%s); settling one by one",
+            len(successes),
+            reason(error),
         )
         return [Ending(one.id, one.lease, one.attempt, Outcome.SUCCEEDED, result=one.result) for one in successes]
 
@@ -229,9 +231,9 @@ class Settler:
 
     async def _after(self, error: BaseException, connection: Any) -> Any:
         if isinstance(error, REPEATABLE):
-            logger.info("a settle is repeated: %s", error)
+            logger.log(level(error), "a settle is repeated: %s", reason(error))
             return connection
-        logger.warning("the settling connection was lost (%s); connecting again", error)
+        logger.warning("cannot settle (%s); connecting again", reason(error))
         if connection is not None:
             connection.terminate()
         await anyio.sleep(0.2)
@@ -243,7 +245,7 @@ def _last(endings: Sequence[Ending], lease: int) -> Ending:
 
 
 def _unstorable(ending: Ending, error: BaseException) -> Ending:
-    message = codec.clean_text(f"the outcome cannot be stored: {error}", 1000)
+    message = codec.clean_text(f"the outcome cannot be stored: {reason(error)}", 1000)
     failure = Failure("flowrun.ResultNotStorable", message, None)
     stored = codec.dump({"type": failure.error_type, "message": message})
     return Ending(ending.id, ending.lease, ending.attempt, Outcome.FAILED, failure=failure, error=stored)

@@ -13,7 +13,7 @@ from flowrun.client.dispatch import Client
 from flowrun.core.options import SYSTEM_QUEUE, check_name
 from flowrun.errors import ConfigurationError, DatabaseError
 from flowrun.store import upkeep as store_upkeep
-from flowrun.store.pool import LOST, Connection
+from flowrun.store.pool import LOST, Connection, reason
 from flowrun.store.upkeep import Beat
 from flowrun.worker import consumer, upkeep
 from flowrun.worker.claimer import Claimer
@@ -160,7 +160,8 @@ class Supervisor:
 
             self._client.notifier.wake(await database.repeat(verb))
         except (DatabaseError, *LOST) as error:
-            logger.warning("worker %s could not sign off (%s); its jobs run again after its lease", session.name, error)
+            why = reason(error)
+            logger.warning("worker %s could not sign off (%s); its jobs run again after its lease", session.name, why)
 
     async def _register(self, session: Session) -> None:
         database, settings = self._client.database, self._client.settings

@@ -13,7 +13,7 @@ from flowrun.core.attempt import Ending
 from flowrun.errors import DatabaseError
 from flowrun.store import control, queues, upkeep
 from flowrun.store.finish import Settled
-from flowrun.store.pool import LOST, REPEATABLE, Connection
+from flowrun.store.pool import LOST, REPEATABLE, Connection, reason
 from flowrun.store.queues import QueueSetting
 from flowrun.store.upkeep import Beat, Due, Rescued
 from flowrun.worker.session import Session
@@ -48,7 +48,7 @@ class Timers:
             try:
                 due = await self._make_due()
             except (DatabaseError, *LOST, *REPEATABLE) as error:
-                logger.warning("cannot look for due jobs (%s); trying again", error)
+                logger.warning("cannot look for due jobs (%s); trying again", reason(error))
                 await anyio.sleep(0.5)
                 session.wake.due.set()
                 continue
@@ -101,7 +101,7 @@ class Rescuer:
                     logger.warning("worker %s is gone; %d job(s) taken from it", rescued.worker, rescued.jobs)
                     tell(self._session.client, rescued.settled)
             except (DatabaseError, *LOST, *REPEATABLE) as error:
-                logger.warning("cannot rescue jobs (%s); trying again with the next heartbeat", error)
+                logger.warning("cannot rescue jobs (%s); trying again with the next heartbeat", reason(error))
 
     async def _rescue(self) -> Rescued | None:
         client = self._session.client
@@ -131,7 +131,7 @@ async def watch_queues(session: Session) -> None:
         try:
             await look_at_queues(session)
         except (DatabaseError, *LOST, *REPEATABLE) as error:
-            logger.warning("cannot look at the queues' settings (%s); trying again", error)
+            logger.warning("cannot look at the queues' settings (%s); trying again", reason(error))
             await anyio.sleep(0.5)
             session.stale.set()
 
