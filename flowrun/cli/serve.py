@@ -15,7 +15,7 @@ from flowrun.cli import fleet, terminal
 from flowrun.cli.exits import OK, UsageError
 from flowrun.cli.loading import load
 from flowrun.cli.parent import Parent
-from flowrun.cli.stopping import Stopping, leave_threads
+from flowrun.cli.stopping import Stopping, leave
 
 
 def _typed(_type: object, tokens: Sequence[Token]) -> str | None:
@@ -101,7 +101,7 @@ async def _work(
         except asyncio.CancelledError:
             if not stopping.cancelled:
                 raise
-    leave_threads()
+    leave()
 
 
 def _same(

@@ -15,7 +15,7 @@ from types import FrameType
 logger = logging.getLogger("flowrun.serve")
 
 THREADS = 2.0
-"""Seconds that threads have to end after the work is done."""
+"""Seconds that threads, and handlers that ignore their cancellation, have to end after the work is done."""
 
 Ask = Callable[[int], None]
 """What is to be told to stop, with how many times it has been told."""
@@ -82,15 +82,16 @@ class Stopping:
             self._task.cancel()
 
 
-def leave_threads() -> None:
-    """End the process soon, threads or not: a plain ``def`` handler whose job was given back cannot be interrupted."""
-    timer = threading.Timer(THREADS, _end)
+def leave() -> None:
+    """End the process soon, whatever still runs: handlers whose jobs were given back and that nothing can stop."""
+    timer = threading.Timer(THREADS, _end, [asyncio.get_running_loop()])
     timer.daemon = True
     timer.start()
 
 
-def _end() -> None:
+def _end(loop: asyncio.AbstractEventLoop) -> None:
     left = [one for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
-    if left:
-        logger.warning("%d thread(s) did not end; their jobs run again elsewhere", len(left))
+    tasks = [] if loop.is_closed() else asyncio.all_tasks(loop)
+    if left or tasks:
+        logger.warning("%d thread(s) and %d task(s) did not end; the process does", len(left), len(tasks))
         os._exit(0)

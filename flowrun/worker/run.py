@@ -54,7 +54,7 @@ class Runner:
         """By type; the last says that nothing but the function is to be called."""
 
     async def run(self, job: Claimed) -> Attempted:
-        """Run one attempt. Never raises, but for the cancellation of the task it runs in."""
+        """Run one attempt. Never raises, but for the cancellation of the task it runs in, and GeneratorExit."""
         definition, rules, simple = self._known.get(job.type) or self._learn(job.type)
         if job.interrupted:
             return _stopped(job)
@@ -84,6 +84,8 @@ class Runner:
             if task is not None and task.cancelling():
                 raise
             return self._failed(job, rules, error)
+        except GeneratorExit:
+            raise  # an answer might not be heard: see broke_off
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a handler fails the job, not the worker
             job.over = True
             if job.settled:
@@ -102,6 +104,28 @@ class Runner:
             reason = f"the result cannot be stored{at}: {error.reason}"
             return self._over(job, Failure("flowrun.ResultNotStorable", reason, None))
 
+    def broke_off(self, job: Claimed, error: GeneratorExit) -> Ending:
+        """The end of an attempt that ended every coroutine on its way."""
+        job.over = True
+        if job.settled:
+            return _over(job)
+        return _stopped(job) if job.interrupted else self._failed(job, self._rules(job), error)
+
+    def left_behind(self, job: Claimed) -> Ending:
+        """The end of an attempt whose handler does not end although it was asked to."""
+        job.over = True
+        if job.settled:
+            return _over(job)
+        if job.interrupted:
+            return _stopped(job)
+        rules = self._rules(job)
+        message = f"the attempt took longer than {rules.timeout} s, and its handler ignores its cancellation"
+        return self._failed(job, rules, AttemptTimeout(message))
+
+    def _rules(self, job: Claimed) -> Policy:
+        definition, rules, _ = self._known.get(job.type) or self._learn(job.type)
+        return rules if job.options is None else policy(definition.options, codec.load(job.options))
+
     def _learn(self, type: str) -> tuple[Definition, Policy, bool]:
         definition = self._registry.get(type)
         rules = policy(definition.options, {})
@@ -116,7 +140,7 @@ class Runner:
         timeout = rules.timeout
         call: Callable[[], Any] = partial(definition.function, **arguments)
         if definition.threaded:
-            call = partial(self._threads.run, call)
+            call = partial(self._threads.run, call, job)
         if self._middleware:
             context = arguments.get(definition.job_parameter or "") or _context(job, rules, self._services(job))
             call = _around(self._middleware, context, call)

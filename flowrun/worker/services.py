@@ -116,7 +116,7 @@ class JobServices:
             running.ended.set()
 
     async def _run(self, call: partial[Any]) -> Any:
-        value = call() if is_async(call.func) else await self._threads.run(call)
+        value = call() if is_async(call.func) else await self._threads.run(call, self._job)
         # Also a plain function may return a coroutine: a lambda, a registered handler.
         return await value if inspect.isawaitable(value) else value
 

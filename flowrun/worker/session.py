@@ -54,7 +54,7 @@ class Session:
         settings = self.client.settings
         self.buffer = Buffer(self.concurrency)
         self.wake = Wake()
-        threads = Threads(self.concurrency)
+        self.threads = threads = Threads(self.concurrency)
         self.runner = Runner(
             self.client.registry,
             threads=threads,
@@ -67,6 +67,8 @@ class Session:
         self.job_takers = frozenset(one.type for one in self.client.registry if one.job_parameter is not None)
         """Types whose handlers take the running job."""
         self.slots = [Slot() for _ in range(self.concurrency)]
+        self.left: list[Slot] = []
+        """Those whose handlers ignored their cancellation and still run."""
         self.drained = asyncio.Event()
         self.awaited: dict[UUID, None] = {}
         """Jobs and flows that somebody in another process waits for."""

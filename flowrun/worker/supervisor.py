@@ -56,6 +56,14 @@ class Supervisor:
         self._ended = asyncio.Event()
         self._session: Session | None = None
 
+    @property
+    def abandoned(self) -> int:
+        """How many handlers ignored their cancellation, or run in a thread that cannot be interrupted, and still run.
+
+        Their attempts are settled, their consumers work on. A number that grows is a handler to be mended.
+        """
+        return 0 if self._session is None else len(self._session.left) + len(self._session.threads.left)
+
     def stop(self, *, at_once: bool = False) -> None:
         """Stop claiming and drain; ``at_once``: hand back running jobs without waiting for them."""
         self._stop.set()
@@ -79,7 +87,7 @@ class Supervisor:
             logger.warning("this worker has no handlers: it can run no job")
         started = False
         while not self._stop.is_set():
-            session = Session(self._client, self._queues, types, self._concurrency, self._allotments)
+            session = self._session = Session(self._client, self._queues, types, self._concurrency, self._allotments)
             await self._register(session)
             self._client.notifier.local.append(session.wake.ring)
             try:

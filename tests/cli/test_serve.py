@@ -129,3 +129,21 @@ async def test_embedded_is_used_whatever_the_app_says(shell: Shell, tmp_path) ->
     await server.says("runs 4 type(s)")
     server.send(signal.SIGTERM)
     assert await server.code() == 0
+
+
+async def test_a_handler_that_ignores_its_cancellation_does_not_keep_the_process(shell: Shell, app: Flowrun) -> None:
+    (shell.directory / "stubborn.py").write_text(
+        "import asyncio\nfrom shop import app, note\n"
+        "@app.handler\nasync def stubborn() -> None:\n    note('start')\n    while True:\n"
+        "        try:\n            await asyncio.sleep(50)\n        except asyncio.CancelledError:\n            pass\n"
+    )
+    server = await shell.start("serve", "stubborn:app")
+    async with app:
+        run = await app.job("stubborn").dispatch()
+        await until(lambda: shell.words("start"))
+        server.send(signal.SIGTERM)
+        await server.says("stopping")
+        server.send(signal.SIGINT)
+        assert await server.code(40) == 0
+        await server.says("its handler ignores its cancellation")
+        assert (await run.status()).state == "ready"
