@@ -12,6 +12,7 @@ FlowrunError
 ├── NotStorable                 JSON cannot carry a value, or it is too large (also ValueError)
 ├── DatabaseError
 │   ├── DatabaseUnavailable     PostgreSQL cannot be reached
+│   │   └── PoolExhausted       all connections of the pool are in use, for too long (also TimeoutError)
 │   ├── MigrationNeeded         the schema is missing or older than this flowrun
 │   ├── SchemaTooNew            the schema was made by a newer flowrun
 │   └── EmbeddedPostgresError   the embedded PostgreSQL cannot be found or started
@@ -57,6 +58,7 @@ __all__ = [
     "NotFound",
     "NotPossible",
     "NotStorable",
+    "PoolExhausted",
     "Retry",
     "RunError",
     "SchemaTooNew",
@@ -127,6 +129,10 @@ class DatabaseError(FlowrunError):
 
 class DatabaseUnavailable(DatabaseError):
     """PostgreSQL cannot be reached; the message names host and database, never the password."""
+
+
+class PoolExhausted(DatabaseUnavailable, TimeoutError):
+    """All connections of the pool were in use for too long: more is asked at once than ``pool_size`` can carry."""
 
 
 class MigrationNeeded(DatabaseError):

@@ -24,6 +24,8 @@ SOON = 0.05
 """Seconds after which a new wait is looked up again: its announcement may have crossed the job's end."""
 SLOW = 1.0
 """Seconds between polls while somebody waits: what a lost notification costs at most."""
+ROUND_TRIP = 10.0
+"""Seconds between questions to the server whether it still hears: what a dead listening link costs in latency."""
 
 
 class Waits:
@@ -126,7 +128,7 @@ class Waits:
                 self._check_all_at = 0.0
                 self._check.set()
                 while True:
-                    await anyio.sleep(10.0)
+                    await anyio.sleep(ROUND_TRIP)
                     await listen.round_trip(connection, 3.0)
             except (*LOST, *REPEATABLE) as error:
                 logger.warning("the listening connection was lost (%s); polling until it is back", reason(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -14,7 +15,8 @@ from uuid import UUID
 import asyncpg
 import asyncpg.pgproto.pgproto
 
-from flowrun.errors import DatabaseError, DatabaseUnavailable, FlowrunError, MigrationNeeded
+from flowrun.errors import DatabaseError, DatabaseUnavailable, FlowrunError, MigrationNeeded, PoolExhausted
+from flowrun.store.link import Link, Silent, keep_alive
 from flowrun.store.statement import Statements
 
 Connection: TypeAlias = Any
@@ -112,6 +114,11 @@ SESSION: dict[str, str] = {
 }
 """Settings of every session, whatever the role's own are."""
 
+WAIT = 30.0
+"""Seconds that one waits for a connection of a pool that is in use."""
+CANCELLING = 3.0
+"""Seconds that a statement which was cut by a cancellation has to end before its connection is given up."""
+
 PINNED: Mapping[str, str] = {
     # The statistics of queue tables are always wrong by the time they are used: these leave only the index.
     "enable_seqscan": "off",
@@ -149,6 +156,8 @@ class Database:
                 self.dsn,
                 min_size=1,
                 max_size=self._size,
+                connection_class=Link,
+                init=keep_alive,
                 reset=_no_reset,
                 timeout=self._timeout,
                 server_settings=self._settings({}),
@@ -166,27 +175,42 @@ class Database:
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[Connection]:
-        """A connection of the pool."""
+        """A connection of the pool. Raises PoolExhausted when none comes free in time."""
         pool = self._pool
         if pool is None:
             raise FlowrunError("the database is not open: use `async with app:` (or app.worker(), app.lifespan)")
         with translated(self.dsn):
-            async with pool.acquire(timeout=30.0) as connection:
-                try:
-                    yield connection
-                except asyncpg.exceptions.ReadOnlySQLTransactionError:
-                    # The primary is another by now: connections to this one are of no use any more.
-                    await pool.expire_connections()
-                    raise
+            try:
+                connection = await pool.acquire(timeout=WAIT)
+            except TimeoutError:
+                if pool.get_size() == self._size and not pool.get_idle_size():
+                    raise self._exhausted() from None
+                raise
+            try:
+                yield connection
+            except (Silent, asyncpg.exceptions.ReadOnlySQLTransactionError):
+                # Those that lie idle may be as dead, or the primary is another by now: none of them is used again.
+                await pool.expire_connections()
+                raise
+            finally:
+                # What a cancellation has cut is cancelled on the server first; a dead link never answers.
+                with contextlib.suppress(*LOST):
+                    await pool.release(connection, timeout=CANCELLING)
 
-    async def connect(self, settings: Mapping[str, str] | None = None, *, dsn: str | None = None) -> Any:
-        """A connection of one's own, with server settings."""
-        return await asyncpg.connect(
+    async def connect(
+        self, settings: Mapping[str, str] | None = None, *, dsn: str | None = None, patience: float | None = None
+    ) -> Any:
+        """A connection of one's own, with server settings; ``patience``: seconds that an answer may take."""
+        connection: Any = await asyncpg.connect(
             dsn or self.dsn,
             timeout=cast(Any, self._timeout),
             server_settings=self._settings(settings or {}),
+            connection_class=Link,
             **self._cache(),
         )
+        await keep_alive(connection)
+        connection.patience = patience
+        return connection
 
     async def fetch(self, name: str, *args: Any) -> list[Any]:
         """The rows of a statement by name, on the pool."""
@@ -211,10 +235,18 @@ class Database:
             except REPEATABLE as error:
                 if attempt >= (2 if isinstance(error, SLOW) else 10):
                     raise given_up(error, self.dsn) from error
+            except PoolExhausted:
+                raise
             except DatabaseUnavailable:
                 if not safe or attempt >= 3:
                     raise
             await asyncio.sleep(random.uniform(0.005, 0.05) * attempt)  # noqa: S311 - jitter
+
+    def _exhausted(self) -> PoolExhausted:
+        return PoolExhausted(
+            f"all {self._size} connections to PostgreSQL at {where(self.dsn)} are in use, and none came free within "
+            f"{WAIT:.0f} s: dispatch less at once, hold transactions shorter, or raise pool_size"
+        )
 
     def _settings(self, settings: Mapping[str, str]) -> dict[str, str]:
         # A transaction pooler refuses every start-up setting but this one.

@@ -64,7 +64,7 @@ class Claimer:
         while True:
             connection: Any = None
             try:
-                connection = await self._session.connect(synchronous_commit="off")
+                connection = await self._session.connect(self._session.patience, synchronous_commit="off")
                 await self._give_back_doubtful(connection)
                 while True:
                     await self._step(connection)

@@ -52,6 +52,8 @@ class Session:
 
     def __post_init__(self) -> None:
         settings = self.client.settings
+        self.patience = max(5.0, settings.lease)
+        """Seconds in which claims and settles are answered, unless nobody is there any more."""
         self.buffer = Buffer(self.concurrency)
         self.wake = Wake()
         self.threads = threads = Threads(self.concurrency)
@@ -146,6 +148,6 @@ class Session:
         while len(self.awaited) > 100_000:
             del self.awaited[next(iter(self.awaited))]
 
-    async def connect(self, **settings: Any) -> Any:
-        """A connection of one's own, planner pinned."""
-        return await self.client.database.connect({**PINNED, **settings})
+    async def connect(self, patience: float, **settings: Any) -> Any:
+        """A connection of one's own, planner pinned; ``patience``: seconds that an answer may take."""
+        return await self.client.database.connect({**PINNED, **settings}, patience=patience)

@@ -29,6 +29,9 @@ logger = logging.getLogger("flowrun.worker")
 LARGEST = 2000
 """Jobs in one settle: more does not make a job cheaper, and delays those behind it."""
 
+LONGEST = 600.0
+"""Seconds: nobody waits longer for an answer."""
+
 
 class Settler:
     """The only caller of the store's settling. No timers: an idle system settles one job at once."""
@@ -47,6 +50,8 @@ class Settler:
         self._doubtful: list[int] = []
         """Handoffs whose settle was sent and never answered."""
         self._types = [*session.types, *TYPES.values()]
+        self._patience = session.patience
+        """Seconds that an answer may take; more after one that did not come: it may just be slow."""
 
     def put(self, attempted: Attempted) -> None:
         """Settle this with the next batch."""
@@ -68,6 +73,7 @@ class Settler:
                 self._wanted.clear()
                 while self._successes or self._endings:
                     connection = await shielded(self._batch(connection))
+                    self._patience = self._session.patience
                     await anyio.lowlevel.checkpoint()
                 self.idle.set()
         finally:
@@ -221,7 +227,7 @@ class Settler:
 
     async def _connected(self, connection: Any) -> Any:
         if connection is None or connection.is_closed():
-            connection = await self._session.connect()
+            connection = await self._session.connect(self._patience)
             if self._doubtful:
                 sql = self._session.client.database.sql
                 queues = await upkeep.hand_back(connection, sql, worker_id=self._session.id, leases=self._doubtful)
@@ -234,6 +240,8 @@ class Settler:
             logger.log(level(error), "a settle is repeated: %s", reason(error))
             return connection
         logger.warning("cannot settle (%s); connecting again", reason(error))
+        if isinstance(error, TimeoutError):
+            self._patience = min(self._patience * 2, LONGEST)
         if connection is not None:
             connection.terminate()
         await anyio.sleep(0.2)

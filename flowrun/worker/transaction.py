@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from flowrun.core.states import Outcome
 from flowrun.errors import FlowrunError, LeaseLost
 from flowrun.store import settle
 from flowrun.store.finish import Settled
+from flowrun.store.pool import LOST
 from flowrun.store.settle import Leases
 
 if TYPE_CHECKING:
@@ -78,7 +80,8 @@ class JobTransaction:
         try:
             await shielded(self._transaction.rollback() if error is not None else self._transaction.commit())
         except BaseException:
-            self.connection.terminate()
+            with suppress(*LOST):  # one that broke by itself is not ours any more
+                self.connection.terminate()
             await self._release()
             if error is None:
                 raise

@@ -1,0 +1,113 @@
+"""Connections that notice when nobody is there any more.
+
+A link that is half-open (a firewall that forgot it, a host that is gone, a pooler that hangs) looks healthy for ever:
+asyncpg sets no keepalive and waits for an answer without end. Here a dead host is noticed by the kernel, and whatever
+else does not answer is given up after a while; its statement counts as lost, and whoever sent it connects again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import asyncpg
+
+PATIENCE = 40.0
+"""Seconds that an answer may take: more than any wait for a lock (lock_timeout), which has an error of its own."""
+ROWS_A_SECOND = 500
+"""Statements that carry many rows have so much longer."""
+IDLE, INTERVAL, PROBES = 15, 5, 3
+"""Keepalive: seconds of silence, seconds between questions, unanswered ones after which a host is gone."""
+
+
+class Silent(TimeoutError):
+    """A statement was not answered in time. It may have been done."""
+
+
+class Link(asyncpg.Connection):  # type: ignore[misc] # asyncpg ships no types
+    """An asyncpg connection that is terminated, and raises Silent, when a statement is not answered in time.
+
+    asyncpg's own ``timeout`` asks the server to cancel, and then waits for *that* to be answered before a rollback can
+    be sent or the connection be closed: on a dead link, for ever.
+    """
+
+    patience: float | None = None
+    """Seconds; None: PATIENCE."""
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:
+        """As asyncpg does."""
+        with _Watch(self, timeout, args):
+            return await super().execute(query, *args)
+
+    async def fetch(self, query: str, *args: Any, timeout: float | None = None, record_class: Any = None) -> Any:
+        """As asyncpg does."""
+        with _Watch(self, timeout, args):
+            return await super().fetch(query, *args, record_class=record_class)
+
+    async def fetchrow(self, query: str, *args: Any, timeout: float | None = None, record_class: Any = None) -> Any:
+        """As asyncpg does."""
+        with _Watch(self, timeout, args):
+            return await super().fetchrow(query, *args, record_class=record_class)
+
+    async def fetchval(self, query: str, *args: Any, column: int = 0, timeout: float | None = None) -> Any:
+        """As asyncpg does."""
+        with _Watch(self, timeout, args):
+            return await super().fetchval(query, *args, column=column)
+
+    async def copy_records_to_table(
+        self, table_name: str, *, records: Sequence[Any], timeout: float | None = None, **options: Any
+    ) -> Any:
+        """As asyncpg does."""
+        with _Watch(self, timeout, (records,)):
+            return await super().copy_records_to_table(table_name, records=records, **options)
+
+
+class _Watch:
+    """Terminates a link after ``seconds`` inside it."""
+
+    __slots__ = ("_late", "_link", "_seconds", "_timer")
+
+    def __init__(self, link: Link, seconds: float | None, args: Sequence[Any]) -> None:
+        self._link = link
+        self._late = False
+        self._seconds = (seconds or link.patience or PATIENCE) + _rows(args) / ROWS_A_SECOND
+
+    def __enter__(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._give_up)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        if self._late and isinstance(error, Exception):
+            raise Silent(f"no answer within {self._seconds:.0f} s: the link was given up") from error
+
+    def _give_up(self) -> None:
+        self._late = True
+        self._link.terminate()
+
+
+def _rows(args: Sequence[Any]) -> int:
+    return max((len(value) for value in args if isinstance(value, list | tuple)), default=0)
+
+
+async def keep_alive(connection: Any) -> None:
+    """Have the kernel notice when the other host is gone, also while nothing is sent."""
+    sock = connection._transport.get_extra_info("socket")
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    options = {
+        "TCP_KEEPIDLE": IDLE,
+        "TCP_KEEPINTVL": INTERVAL,
+        "TCP_KEEPCNT": PROBES,
+        "TCP_USER_TIMEOUT": (IDLE + INTERVAL * PROBES) * 1000,
+    }
+    with contextlib.suppress(OSError):  # a platform that has it otherwise
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in options.items():
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -1,0 +1,351 @@
+"""The faults: each is done by a coroutine that returns whom it concerned, or None when it could not be done."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from random import Random
+
+import asyncpg
+
+from flowrun import Flowrun
+from tests.chaos.fleet import Fleet, Member
+from tests.chaos.server import Pooler, Server
+from tests.chaos.worker import LEASE, Settings
+
+EVERYBODY = -1
+"""As a process: the fault concerns all of them."""
+
+SESSIONS = {
+    "claim": "%skip locked%",
+    "settle": "%spent as (%",
+    "heartbeat": "%expires_at = now()%",
+    "listen": "%listen%",
+    "user": "%",
+}
+"""Whose sessions are terminated, by the statement they ran last. A worker listens where its heart beats."""
+
+
+@dataclass
+class Fault:
+    kind: str
+    at: float
+    until: float
+    pids: list[int]
+    """The processes concerned; EVERYBODY among them: all."""
+
+    def touches(self, pid: int, begin: float, end: float) -> bool:
+        return self.at <= end and self.until >= begin and (pid in self.pids or EVERYBODY in self.pids)
+
+
+@dataclass
+class Faults:
+    """Does them, and remembers."""
+
+    random: Random
+    server: Server
+    fleet: Fleet
+    pooler: Pooler | None
+    small_disk: bool
+    old: str | None
+    done: list[Fault] = field(default_factory=list)
+    planned: dict[str, int] = field(default_factory=dict)
+    number: int = 0
+
+    def kinds(self) -> dict[str, Callable[[], Awaitable[list[int] | None]]]:
+        """All that can be done here. The others are :meth:`missing`."""
+        kinds: dict[str, Callable[[], Awaitable[list[int] | None]]] = {
+            "worker killed": self._kill_worker,
+            "worker killed by its job": self._killing_job,
+            "dispatcher killed": self._kill_dispatcher,
+            "worker stopped past its lease": self._zombie,
+            "worker drained": self._drain,
+            "claim session terminated": lambda: self._terminate("claim"),
+            "settle session terminated": lambda: self._terminate("settle"),
+            "heartbeat session terminated": lambda: self._terminate("heartbeat"),
+            "listening session terminated": lambda: self._terminate("listen"),
+            "user session terminated": lambda: self._terminate("user"),
+            "server restarted": self._restart,
+            "links cut": self._cut,
+            "links delayed": self._delay,
+            "links half-open": self._black_hole,
+            "answers lost": self._deaf,
+            "clock wrong": self._skew,
+            "tables locked past the statement timeout": self._lock,
+            "event loop blocked": self._block,
+            "connections used up": self._use_up,
+            "database read-only": self._read_only,
+        }
+        if self.pooler is not None:
+            kinds["pooler killed"] = self._kill_pooler
+        if self.small_disk:
+            kinds["disk full"] = self._fill_disk
+        if self.old is not None:
+            kinds["versions mixed"] = self._mix_versions
+        return kinds
+
+    def missing(self) -> list[str]:
+        """What cannot be done on this machine, and why."""
+        found = []
+        if self.pooler is None:
+            found.append("pooler killed (no pgbouncer here)")
+        if not self.small_disk:
+            found.append("disk full (not root: nothing can be mounted)")
+        if self.old is None:
+            found.append("versions mixed (no git history here)")
+        return found
+
+    async def do(self, kind: str) -> None:
+        """Do one of the kinds, and write it down."""
+        self.planned[kind] = self.planned.get(kind, 0) + 1
+        begun = time.monotonic()
+        self.fleet.journal.write("fault begins", kind=kind)
+        try:
+            pids = await self.kinds()[kind]()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            self.fleet.journal.write("fault failed", kind=kind, error=repr(error))
+            # It may have begun: what it did to whom is not known.
+            self.done.append(Fault(f"({kind})", begun, time.monotonic(), [EVERYBODY]))
+            return
+        if pids is None:
+            self.fleet.journal.write("fault impossible", kind=kind)
+            return
+        self.done.append(Fault(kind, begun, time.monotonic(), pids))
+        self.fleet.journal.write("fault ends", kind=kind, pids=pids)
+
+    # -- processes
+
+    def _worker(self) -> Member | None:
+        free = [m for m in self.fleet.workers if m.alive and not m.stopped and not m.ending]
+        # One is left alone, always: somebody must be there to rescue.
+        return self.random.choice(free) if len(free) > 1 else None
+
+    async def _kill_worker(self) -> list[int] | None:
+        member = self._worker()
+        return None if member is None else self._kill(member)
+
+    async def _kill_dispatcher(self) -> list[int] | None:
+        free = [member for member in self.fleet.dispatchers if member.alive]
+        return self._kill(free[0]) if free else None
+
+    def _kill(self, member: Member) -> list[int]:
+        member.ending = True
+        member.signal(signal.SIGKILL)
+        return [member.pid]
+
+    async def _zombie(self) -> list[int] | None:
+        member = self._worker()
+        if member is None:
+            return None
+        member.stopped, pid = True, member.pid
+        member.signal(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(LEASE * self.random.uniform(1.2, 2.0))
+        finally:
+            member.signal(signal.SIGCONT)
+            member.stopped = False
+        return [pid]
+
+    async def _drain(self) -> list[int] | None:
+        member = self._worker()
+        if member is None:
+            return None
+        return await self._replace(member)
+
+    async def _replace(self, member: Member) -> list[int]:
+        member.ending, process = True, member.process
+        member.signal(signal.SIGTERM)
+        assert process is not None
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), 30)
+            return [process.pid]
+        self.fleet.surprises.append(f"{member.name} (pid {process.pid}) did not end within 30 s of SIGTERM")
+        process.kill()
+        return [process.pid]
+
+    async def _changed(self, change: Callable[[Settings], Settings], members: list[Member]) -> list[int] | None:
+        free = [m for m in members if m.alive and not m.stopped and not m.ending]
+        if not free:
+            return None
+        member = self.random.choice(free)
+        member.change = change
+        await self._replace(member)
+        return [member.pid]
+
+    async def _skew(self) -> list[int] | None:
+        skew = self.random.choice([-86_400.0, -600.0, -5.0, 5.0, 600.0, 86_400.0, 0.0])
+        drift = 1.0 if skew else self.random.choice([0.5, 2.0])
+        return await self._changed(lambda settings: replace(settings, skew=skew, drift=drift), self.fleet.members)
+
+    async def _mix_versions(self) -> list[int] | None:
+        old = self.old
+        return await self._changed(lambda settings: replace(settings, old=old), self.fleet.workers[:2])
+
+    async def _block(self) -> list[int] | None:
+        return await self._dispatch("blocking", seconds=self.random.uniform(0.5, 1.6) * LEASE)
+
+    async def _killing_job(self) -> list[int] | None:
+        return await self._dispatch("killing")
+
+    async def _dispatch(self, kind: str, **more: float) -> list[int] | None:
+        self.number += 1
+        number = -self.number
+        async with asyncio.timeout(20), Flowrun(self.server.dsn, pool_size=1) as app:
+            run = await app.job(kind, {"number": number, **more}).dispatch()
+        self.fleet.journal.write("intent", kind=kind, number=number)
+        self.fleet.journal.write("ack", kind=kind, number=number, id=str(run.id))
+        return []
+
+    # -- connections
+
+    async def _terminate(self, whose: str) -> list[int] | None:
+        others = [pattern for name, pattern in SESSIONS.items() if name != "user"]
+        connection = await asyncpg.connect(self.server.dsn, timeout=5)
+        try:
+            for _ in range(20):
+                rows = await connection.fetch(
+                    "select pid from pg_stat_activity where application_name = 'flowrun' and pid <> pg_backend_pid()"
+                    " and query ilike $1 and ($2::text[] is null or not query ilike any($2))",
+                    SESSIONS[whose],
+                    others if whose == "user" else None,
+                )
+                if rows:
+                    victims = self.random.sample(rows, self.random.randint(1, len(rows)))
+                    await connection.fetch(
+                        "select pg_terminate_backend(x) from unnest($1::int[]) x", [v[0] for v in victims]
+                    )
+                    return [EVERYBODY] if whose == "heartbeat" else []
+                await asyncio.sleep(0.1)
+            return None
+        finally:
+            connection.terminate()
+
+    def _linked(self) -> Member:
+        return self.random.choice(self.fleet.members)
+
+    async def _cut(self) -> list[int] | None:
+        member = self._linked()
+        return [member.pid] if sum(proxy.cut() for proxy in member.proxies) else None
+
+    async def _delay(self) -> list[int] | None:
+        member = self._linked()
+        for proxy in member.proxies:
+            proxy.delay = self.random.choice([0.02, 0.1, 0.4])
+        return await self._healed(member, self.random.uniform(1, 4))
+
+    async def _black_hole(self) -> list[int] | None:
+        """All links of a process, for less or for more than its lease; or one of them alone, for ever."""
+        member = self._linked()
+        links = [link for proxy in member.proxies for link in proxy.links]
+        if links and self.random.random() < 0.6:
+            self.random.choice(links).silent = True
+        else:
+            for proxy in member.proxies:
+                proxy.silent = True
+        return await self._healed(member, self.random.choice([1.0, 2.0, LEASE * 1.5]))
+
+    async def _deaf(self) -> list[int] | None:
+        """What is under way is done by the server, and nobody hears of it; then the links are cut."""
+        member = self._linked()
+        for proxy in member.proxies:
+            proxy.deaf = True
+        links = [link for proxy in member.proxies for link in proxy.links]
+        await asyncio.sleep(self.random.uniform(0.1, 0.6))
+        lost = sum(link.swallowed for link in links)
+        for proxy in member.proxies:
+            proxy.deaf = False
+            proxy.cut()
+        return [member.pid] if lost else None
+
+    async def _healed(self, member: Member, seconds: float) -> list[int]:
+        pid = member.pid
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            for proxy in member.proxies:
+                if proxy.silent and self.random.random() < 0.5:
+                    proxy.cut()
+                proxy.heal()
+        return [pid]
+
+    # -- the server
+
+    async def _restart(self) -> list[int] | None:
+        if not self.server.running:
+            return None
+        await self.server.stop(immediate=self.random.random() < 0.8)
+        await asyncio.sleep(self.random.choice([0.0, 0.5, 2.0, LEASE * 1.3]))
+        await self.server.start()
+        return [EVERYBODY]
+
+    async def _fill_disk(self) -> list[int] | None:
+        await self.server.fill_disk(self.random.uniform(0.5, 2.0))
+        return [EVERYBODY]
+
+    async def _kill_pooler(self) -> list[int] | None:
+        assert self.pooler is not None
+        self.pooler.kill()
+        await asyncio.sleep(self.random.choice([0.0, 0.5, 2.0]))
+        self.pooler.start()
+        return [EVERYBODY]
+
+    async def _lock(self) -> list[int] | None:
+        table = self.random.choice(["workers", "leases", "blocked", "finished", "jobs", "ready", "scheduled"])
+        connection = await asyncpg.connect(self.server.dsn, timeout=5)
+        try:
+            async with connection.transaction():
+                await connection.execute("set local statement_timeout = '10s'")
+                await connection.execute(f"lock table flowrun.{table} in access exclusive mode")
+                await asyncio.sleep(self.random.uniform(1.0, 2.0) * STATEMENT_TIMEOUT)
+        finally:
+            connection.terminate()
+        return [EVERYBODY]
+
+    async def _use_up(self) -> list[int] | None:
+        held = []
+        try:
+            with contextlib.suppress(asyncpg.PostgresError, OSError, TimeoutError):
+                for _ in range(200):
+                    held.append(await asyncpg.connect(self.server.dsn, timeout=5))
+            await asyncio.sleep(self.random.uniform(0.5, 2.0))
+        finally:
+            for connection in held:
+                connection.terminate()
+        return [EVERYBODY] if held else None
+
+    async def _read_only(self) -> list[int] | None:
+        await self._set("default_transaction_read_only", "on")
+        try:
+            await asyncio.sleep(self.random.uniform(0.3, 2.0))
+        finally:
+            for _ in range(200):
+                try:
+                    await self._set("default_transaction_read_only", "off")
+                    break
+                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+                    await asyncio.sleep(0.1)
+        return [EVERYBODY]
+
+    async def _set(self, name: str, value: str) -> None:
+        connection = await asyncpg.connect(self.server.dsn, timeout=5)
+        try:
+            await connection.execute(f"alter system set {name} = {value}")
+            await connection.execute("select pg_reload_conf()")
+        finally:
+            connection.terminate()
+
+
+STATEMENT_TIMEOUT = 2.0
+"""Seconds, of all sessions of a run."""
+
+
+def deck(random: Random, kinds: list[str], count: int) -> list[str]:
+    """``count`` faults, each kind as often as any other, in any order."""
+    drawn: list[str] = []
+    while len(drawn) < count:
+        drawn += random.sample(kinds, len(kinds))
+    return drawn[:count]

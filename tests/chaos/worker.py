@@ -1,0 +1,116 @@
+"""A worker of a run: ``python -m tests.chaos.worker SETTINGS``, these being JSON. See :class:`Settings`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+
+@dataclass
+class Settings:
+    """What a program of a run is told."""
+
+    name: str
+    dsn: str
+    place: str
+    """The run's directory."""
+    listen_dsn: str | None = None
+    pooler: bool = False
+    old: str | None = None
+    """Where another version of flowrun is, to be used instead of this one."""
+    skew: float = 0.0
+    """Seconds by which this process's clock is wrong."""
+    drift: float = 1.0
+    """How fast it goes."""
+    seed: int = 0
+    number: int = 0
+    rate: float = 1.0
+    plant: str | None = None
+
+    def text(self) -> str:
+        return json.dumps(asdict(self))
+
+
+LEASE = 3.0
+OPTIONS: dict[str, Any] = {"lease": LEASE, "poll": 0.7, "crash_limit": 40}
+
+
+def skew_clock(settings: Settings) -> None:
+    """This process believes in another time from now on; its monotonic clock stays right."""
+    if not settings.skew and settings.drift == 1.0:
+        return
+    right, begun = time.time, time.time()
+
+    def wrong() -> float:
+        return right() + settings.skew + (right() - begun) * (settings.drift - 1.0)
+
+    last = 0
+
+    def uuid7() -> UUID:
+        nonlocal last
+        last = max(last + 1, (int(wrong() * 1000) << 16) + secrets.randbits(8))
+        head, tail = last >> 16, last & 0xFFFF
+        value = head << 80 | 7 << 76 | (tail >> 4) << 64 | 2 << 62 | (tail & 15) << 58 | secrets.randbits(58)
+        return UUID(int=value)
+
+    time.time = wrong
+    time.time_ns = lambda: int(wrong() * 1e9)
+    from flowrun import mint
+
+    mint.uuid7 = uuid7
+
+
+def begin() -> Settings:
+    """Read the settings, choose the version of flowrun, set the clock."""
+    settings = Settings(**json.loads(sys.argv[1]))
+    if settings.old:
+        sys.path.insert(0, settings.old)
+    logging.basicConfig(level=logging.WARNING, format=f"%(relativeCreated)d {settings.name} %(name)s %(message)s")
+    skew_clock(settings)
+    if settings.plant:
+        from tests.chaos import plants
+
+        plants.plant(settings.plant)
+    return settings
+
+
+async def main(settings: Settings) -> None:
+    from flowrun import Flowrun
+    from tests.chaos import handlers
+    from tests.chaos.journal import Journal
+
+    place = Path(settings.place)
+    app = Flowrun(settings.dsn, pooler=settings.pooler, listen_dsn=settings.listen_dsn, **OPTIONS)
+    journal = Journal(place / f"{settings.name}.{os.getpid()}.journal")
+    handlers.register(app, journal, place)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    while True:
+        try:
+            async with app:
+                async with app.worker(concurrency=8, queues=["default", f"only-{settings.name}"], grace=1.0) as worker:
+                    journal.write("works", old=bool(settings.old), skew=settings.skew)
+                    ended = asyncio.create_task(worker.ended())
+                    stopped = asyncio.create_task(stop.wait())
+                    await asyncio.wait([ended, stopped], return_when=asyncio.FIRST_COMPLETED)
+                    journal.write("stops", asked=stop.is_set())
+            return
+        except handlers.errors() as error:
+            if stop.is_set():
+                return
+            journal.write("cannot start", error=repr(error))
+            await asyncio.sleep(0.2)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(begin()))
