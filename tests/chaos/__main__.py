@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -42,7 +43,7 @@ def main() -> int:
     while left > 1:
         place = Path(tempfile.mkdtemp(prefix="flowrun-chaos-")) if asked.keep is None else asked.keep / str(seed)
         plan = Plan(seed, min(left, STRETCH), place, asked.workers, asked.rate, asked.pause, asked.only, asked.plant)
-        report = asyncio.run(play(plan))
+        report = asyncio.run(_until_terminated(plan))
         tell(report)
         total += report.injected
         counts.update(report.counts)
@@ -58,6 +59,12 @@ def main() -> int:
     print(f"\n{total.total()} faults: " + ", ".join(f"{n} {kind}" for kind, n in sorted(total.items())))
     print(", ".join(f"{n:,} {what}" for what, n in counts.items()) + "; all that must hold held")
     return 0
+
+
+async def _until_terminated(plan: Plan) -> Report:
+    task = asyncio.ensure_future(play(plan))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
 
 
 def tell(report: Report) -> None:
