@@ -10,6 +10,7 @@ from flowrun.client.hooks import HookEvent
 from flowrun.client.listing import FlowSummary, WorkerStatus
 from flowrun.client.queues import QueueStatus
 from flowrun.client.runs import Attempt, AuditEntry, FlowRun, FlowStatus, JobRun, JobStatus
+from flowrun.client.schedules import ScheduleStatus
 from flowrun.client.specs import Flow, JobSpec
 from flowrun.config import Settings
 from flowrun.context import CallNext, Job, JobError, Parent, Transaction
@@ -92,6 +93,7 @@ __all__ = [
     "QueueStatus",
     "Retry",
     "RunError",
+    "ScheduleStatus",
     "SchemaTooNew",
     "Settings",
     "Snooze",

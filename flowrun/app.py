@@ -19,12 +19,14 @@ from flowrun.client.host import Host
 from flowrun.client.listing import Flows, Jobs, Workers
 from flowrun.client.queues import Queues, check_setting
 from flowrun.client.runs import FlowRun, JobRun
+from flowrun.client.schedules import Cron, Schedules
 from flowrun.client.shield import shielded
 from flowrun.client.specs import Flow, JobSpec
 from flowrun.config import Settings, SettingsOptions, check_dsn, dsn_from_environment
 from flowrun.core import options as job_options
 from flowrun.core.flow import Node, flatten
 from flowrun.core.options import JobOptions
+from flowrun.core.ticking import Catchup, Overlap
 from flowrun.embedded import EmbeddedPostgres, default_directory, directory_from_dsn
 from flowrun.errors import ConfigurationError
 from flowrun.registry import Registry, define, is_async
@@ -82,6 +84,8 @@ class Flowrun:
         """Limits, rates and pauses of queues."""
         self.failed = FailedJobs(self.client)
         """The dead letter: jobs that failed for good."""
+        self.schedules = Schedules(self.client)
+        """What is dispatched again and again."""
         self._declared: dict[str, QueueSetting] = {}
         self._users = 0
         self._opening: tuple[object, asyncio.Lock] | None = None
@@ -144,6 +148,28 @@ class Flowrun:
             overrides=job_options.check(options, f"job {type!r}"),
             dispatcher=self.client,
         )
+
+    def cron(
+        self,
+        rule: str,
+        *,
+        key: str | None = None,
+        timezone: str = "UTC",
+        overlap: Overlap = "allow",
+        catchup: Catchup = "none",
+    ) -> Cron:
+        """Run the decorated function at every tick of a cron rule: it becomes a handler, unless it is one already.
+
+        The rest is as for ``app.schedules.put``. The schedule is written when a worker of this app starts, with ``key``
+        (default: the handler's type); nothing removes it when the program declares it no more but
+        ``app.schedules.remove``. Raises ConfigurationError, also for a handler that needs arguments.
+
+            @app.cron("0 3 * * *", timezone="Europe/Paris", overlap="skip")
+            @app.handler(queue="reports")
+            async def nightly(job: Job) -> None:
+                job.log.info("for %s", job.scheduled_for)
+        """
+        return self.schedules.declare(rule, self.handler, key=key, timezone=timezone, overlap=overlap, catchup=catchup)
 
     def on(self, kind: HookKind) -> Callable[[F], F]:
         """Call the decorated function at every event of a kind, in the process where it happens.
@@ -289,6 +315,7 @@ class Flowrun:
             served = self._queues() if queues is None else queues
             if self._declared:
                 await self.queues.declare(self._declared.values())
+            await self.schedules.put_declared()
             supervisor = Supervisor(self.client, concurrency=concurrency, queues=served, grace=grace)
             host = Host("flowrun-worker", endless=False)
             await host.start(supervisor.run)

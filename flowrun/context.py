@@ -202,7 +202,7 @@ class Job:
 
     __slots__ = (
         "_log", "_services", "attempt", "attempts", "dispatched_by", "flow_id", "id", "name", "parents", "priority",
-        "queue", "tags", "type",
+        "queue", "schedule", "scheduled_for", "tags", "type",
     )  # fmt: skip
 
     def __init__(
@@ -218,6 +218,8 @@ class Job:
         priority: int = 5,
         tags: tuple[str, ...] = (),
         dispatched_by: UUID | None = None,
+        schedule: str | None = None,
+        scheduled_for: datetime | None = None,
         parents: Mapping[str, Parent] | None = None,
         services: Services | None = None,
     ) -> None:
@@ -241,6 +243,10 @@ class Job:
         """The words it was dispatched with."""
         self.dispatched_by = dispatched_by
         """The job whose handler dispatched it, if one did."""
+        self.schedule = schedule
+        """The key of the schedule that dispatched it, or its flow."""
+        self.scheduled_for = scheduled_for
+        """The tick it was dispatched for, whenever that was taken; the same in every attempt."""
         self.parents: Mapping[str, Parent] = _NO_PARENTS if parents is None else parents
         """The nodes it waited for, by name: ``job.parents["invoice"].result``. NotFound names those there are."""
         self._services = services

@@ -15,6 +15,7 @@ from flowrun.cli.exits import USAGE, code_of
 from flowrun.cli.looking import explain, flows, gates, jobs, show, workers
 from flowrun.cli.migrate import migrate
 from flowrun.cli.operating import cancel, dispatch, queues, resolve, retry, signal, skip
+from flowrun.cli.schedules import schedules
 from flowrun.cli.serve import serve
 from flowrun.errors import FlowrunError
 
@@ -29,7 +30,7 @@ app = App(
     exit_on_error=False,
     help_on_error=False,
 )
-LOOKING = (flows, show, jobs, gates, explain, workers, queues)
+LOOKING = (flows, show, jobs, gates, explain, workers, queues, schedules)
 OPERATING = (cancel, retry, resolve, skip, signal, dispatch)
 for command in (demo, serve, migrate, doctor, *LOOKING, *OPERATING):
     app.command(command)

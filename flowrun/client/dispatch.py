@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar, cast
 from uuid import UUID
@@ -64,6 +65,8 @@ class Client:
         """What is told of jobs that start and end."""
         self.attempt: ContextVar[Claimed | None] = ContextVar("flowrun_attempt", default=None)
         """The job whose handler runs here."""
+        self.clock: Callable[[], datetime | None] = lambda: None
+        """The moment it is for schedules; None: by the database's clock."""
         self.renew()
 
     def renew(self) -> None:

@@ -72,6 +72,11 @@ class Notifier:
         self._pending[self._channels.control, "queues"] = None
         self._send()
 
+    def schedules_changed(self) -> None:
+        """A schedule was written or let go on: its next tick may be the earliest."""
+        self._pending[self._channels.control, "schedules"] = None
+        self._send()
+
     async def flush(self, timeout: float = 2.0) -> None:
         """Wait until all is sent, at most ``timeout`` seconds: a process that dispatches and leaves still wakes."""
         with anyio.move_on_after(timeout):

@@ -91,6 +91,10 @@ class JobStatus:
     """It was asked to stop and has not stopped yet."""
     dispatched_by: UUID | None
     """The job whose handler dispatched it."""
+    schedule: str | None
+    """The key of the schedule that dispatched it, or its flow."""
+    scheduled_for: datetime | None
+    """The tick it was dispatched for."""
 
     @property
     def attempts(self) -> int:

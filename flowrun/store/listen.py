@@ -18,7 +18,8 @@ class Channels:
     def __init__(self, schema: str) -> None:
         self._schema = schema
         self.control = self._name("control")
-        """Payload ``await <id>``: somebody waits for a job or a flow; ``timer``: something new is scheduled."""
+        """Payload ``await <id>``: somebody waits for a job or a flow; ``timer``: something new is scheduled;
+        ``queues``, ``schedules``: some were changed."""
         self.done = self._name("done")
         """Payload: ids of jobs and flows that have ended and that somebody waits for."""
 

@@ -60,6 +60,8 @@ class Beat(NamedTuple):
     """Jobs of this worker that were asked to stop: it may not have heard."""
     changes: int = 0
     """How often queues were changed."""
+    next_tick: float | None = None
+    """Seconds until the next tick of a schedule; 0 where one waited for a run that has ended."""
 
 
 async def beat(connection: Connection, sql: Statements, *, worker_id: UUID, lease: float) -> Beat | None:

@@ -138,6 +138,8 @@ class Heartbeat:
             self._tell(session.wake.ring, [queue + SEPARATOR if payload == "lane" else queue])
         elif payload == "queues":
             self._tell(session.stale.set)
+        elif payload == "schedules":
+            self._tell(session.wake.tick.set)
         elif payload == "timer":
             self._tell(session.wake.due.set)
         elif payload.startswith("await "):

@@ -8,6 +8,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -265,6 +266,7 @@ def _failed_job(job: Claimed, rules: Policy, services: Services) -> Job:
 def _context(job: Claimed, rules: Policy, services: Services) -> Job:
     stored = codec.load(job.options) if job.options is not None else {}
     dispatched_by = stored.get("dispatched_by")
+    tick = stored.get("scheduled_for")
     return Job(
         id=job.id,
         type=job.type,
@@ -276,6 +278,8 @@ def _context(job: Claimed, rules: Policy, services: Services) -> Job:
         priority=job.priority,
         tags=tuple(stored.get("tags", ())),
         dispatched_by=None if dispatched_by is None else UUID(dispatched_by),
+        schedule=stored.get("schedule"),
+        scheduled_for=None if tick is None else datetime.fromisoformat(tick),
         parents=None if job.parents is None else Parents(job.parents, codec.load),
         services=services,
     )

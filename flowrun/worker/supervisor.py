@@ -20,6 +20,7 @@ from flowrun.worker.claimer import Claimer
 from flowrun.worker.heartbeat import Heartbeat
 from flowrun.worker.session import Session
 from flowrun.worker.settler import Settler
+from flowrun.worker.ticks import Ticks
 
 logger = logging.getLogger("flowrun.worker")
 
@@ -101,11 +102,12 @@ class Supervisor:
         """One life of the worker: from its registration until it stops or is given up."""
         await upkeep.look_at_queues(session)
         settler = Settler(session)
-        timers, rescuer = upkeep.Timers(session), upkeep.Rescuer(session)
+        timers, rescuer, ticks = upkeep.Timers(session), upkeep.Rescuer(session), Ticks(session)
 
         def on_beat(beat: Beat) -> None:
             timers.learn(beat)
             rescuer.learn(beat)
+            ticks.learn(beat)
 
         heartbeat = Heartbeat(session, on_beat)
         claims, consumers = anyio.CancelScope(), anyio.CancelScope()
@@ -118,6 +120,7 @@ class Supervisor:
         group.start_soon(upkeep.watch_queues, session)
         group.start_soon(timers.run)
         group.start_soon(rescuer.run)
+        group.start_soon(ticks.run)
         group.start_soon(upkeep.hand_back_sitting, session, settler)
         logger.info(
             "worker %s (%s) runs %d type(s) from %s", session.name, session.id, len(session.types), session.queues

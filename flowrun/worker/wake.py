@@ -52,6 +52,8 @@ class Wake:
     def __init__(self) -> None:
         self.bells: list[Bell] = []
         self.due = asyncio.Event()
+        self.tick = asyncio.Event()
+        """A schedule may have a tick that is due."""
 
     def ring(self, places: Iterable[str], scheduled: bool = False) -> None:
         """Something became ready in ``places``; something new is scheduled."""
@@ -65,3 +67,4 @@ class Wake:
         for bell in self.bells:
             bell.ring_all()
         self.due.set()
+        self.tick.set()

@@ -174,6 +174,40 @@ async def test_pause_and_resume(typed, shop, app) -> None:
     assert (await typed("queues", "resume", "default"))[0] == 0
 
 
+async def test_schedules(typed, shop, app) -> None:
+    assert (await typed("schedules")) == (0, "", "no schedule is stored\n")
+    await app.schedules.put("nightly", "0 3 * * *", app.job("step", {"name": "n"}), timezone="Europe/Paris")
+    await app.schedules.put("often", every=3600.0, spec=app.chain(app.job("nobody"), name="chained"), overlap="skip")
+    out = (await typed("schedules"))[1]
+    assert "0 3 * * *" in out
+    assert "flow chained" in out
+    rows = [json.loads(line) for line in (await typed("schedules", "--json"))[1].splitlines()]
+    assert [(row["key"], row["every"], row["kind"]) for row in rows] == [
+        ("nightly", None, "job"),
+        ("often", 3600, "flow"),
+    ]
+    assert (await typed("schedules", "pause", "nightly"))[:2] == (0, "")
+    assert "was paused already" in (await typed("schedules", "pause", "nightly"))[2]
+    out = (await typed("schedules", "show", "nightly"))[1]
+    assert "At 03:00 every day, Europe/Paris" in out
+    assert "paused" in out
+    code, out, _ = await typed("schedules", "trigger", "nightly", "--actor", "ann")
+    assert code == 0
+    run = await app.get_job(out.strip())
+    assert await run.result(timeout=10) == "n"
+    assert [entry.actor for entry in await run.audit()] == ["ann"]
+    assert (await typed("schedules", "resume", "nightly"))[0] == 0
+    assert not (await app.schedules.get("nightly")).paused
+    code, out, _ = await typed("schedules", "trigger", "often")
+    assert (await app.get_flow(out.strip())).name == "chained"
+    code, _, err = await typed("schedules", "trigger", "often")
+    assert (code, "has not ended" in err) == (1, True)
+    assert json.loads((await typed("schedules", "show", "often", "--json"))[1])["running"] is True
+    assert (await typed("schedules", "remove", "often"))[0] == 0
+    assert (await typed("schedules", "remove", "often"))[0] == 1
+    assert (await typed("schedules", "resume", "often"))[0] == 1
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -185,6 +219,7 @@ async def test_pause_and_resume(typed, shop, app) -> None:
         (["signal", "01a20661-4f29-7643-a2d7-875b0f0776f1", "x", "yes"], 2, "is not JSON"),
         (["retry", "01a20661-4f29-7643-a2d7-875b0f0776f1", "--args", "[1]"], 2, "JSON object"),
         (["queues", "pause"], 2, "needs the name of a queue"),
+        (["schedules", "trigger"], 2, "needs the key of a schedule"),
     ],
 )
 async def test_mistakes_are_one_line(typed, words, code, said) -> None:

@@ -87,13 +87,16 @@ def ship(monkeypatch: pytest.MonkeyPatch, *steps: Migration) -> None:
     monkeypatch.setattr(migrate, "migrations", lambda: steps)
 
 
-NEXT = Migration(2, "more", "create table flowrun.more (id integer);\ncreate index on flowrun.more (id);")
-BROKEN = Migration(3, "broken", "create table flowrun.third (id integer); select 1/0;")
+SHIPPED = migrate.migrations()[-1].number
+NEXT = Migration(SHIPPED + 1, "more", "create table flowrun.more (id integer);\ncreate index on flowrun.more (id);")
+BROKEN = Migration(SHIPPED + 2, "broken", "create table flowrun.third (id integer); select 1/0;")
 
 
 async def test_older_than_the_code(connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     ship(monkeypatch, *migrate.migrations(), NEXT)
-    with pytest.raises(MigrationNeeded, match=r"is at 1, this flowrun needs 2; run `flowrun migrate`"):
+    with pytest.raises(
+        MigrationNeeded, match=rf"is at {SHIPPED}, this flowrun needs {NEXT.number}; run `flowrun migrate`"
+    ):
         await migrate.verify(connection, "flowrun")
     assert await migrate.migrate(connection, "flowrun") == [NEXT]
     await migrate.verify(connection, "flowrun")
@@ -106,7 +109,7 @@ async def test_newer_than_the_code(connection: asyncpg.Connection, monkeypatch: 
     await migrate.migrate(connection, "flowrun")
     ship(monkeypatch, *known)
     for verb in (migrate.verify, migrate.migrate):
-        with pytest.raises(SchemaTooNew, match=r"is at 2, this flowrun knows 1: upgrade flowrun"):
+        with pytest.raises(SchemaTooNew, match=rf"is at {NEXT.number}, this flowrun knows {SHIPPED}: upgrade flowrun"):
             await verb(connection, "flowrun")
 
 

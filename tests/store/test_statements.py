@@ -20,7 +20,7 @@ SQL = PACKAGE / "store" / "sql"
 ODD = 'We"ird. Schema'
 TABLES = {
     "attempts", "audit", "blocked", "cancels", "deadlines", "edges", "failed_jobs", "finished", "flow_status", "flows", "gates",
-    "job_status", "jobs", "keys", "leases", "migrations", "progress", "queues", "ready", "scheduled", "signals",
+    "job_status", "jobs", "keys", "leases", "migrations", "progress", "queues", "ready", "scheduled", "schedules", "signals",
     "slots", "starts", "steps", "throttle", "workers",
 }  # fmt: skip
 

@@ -2,8 +2,9 @@
 --   $1 uuid worker  $2 float8 lease in seconds
 -- Result: no row when the worker was given up and its jobs are somebody else's; else whether there is somebody to
 -- rescue (as in expired_worker.sql), the seconds until the next scheduled job or deadline is due, and which of this
--- worker's jobs were asked to stop, and how often a queue was changed.
--- Index: leases_pkey, one step a worker; scheduled_run_at, deadlines_due_at.
+-- worker's jobs were asked to stop, how often a queue was changed, and the seconds until the next tick of a schedule (0 if
+-- one waited for a run that has ended).
+-- Index: leases_pkey, one step a worker; scheduled_run_at, deadlines_due_at, schedules_next_at, schedules_waits_for.
 -- Locks: this worker's row.
 with recursive holder (id) as (
     (select worker_id from flowrun.leases order by worker_id limit 1)
@@ -32,4 +33,21 @@ returning
             select from flowrun.leases where leases.worker_id = $1 and leases.jobs @> array[asked.id]
         )
     ) as cancelled,
-    changes
+    changes,
+    case
+        when exists (
+            select from flowrun.schedules held
+            where
+                held.waits_for is not null and not held.paused
+                and not exists (
+                    select from flowrun.jobs j
+                    where j.id = held.waits_for and not exists (select from flowrun.finished f where f.id = j.id)
+                )
+        ) then 0
+        else (
+            select extract(epoch from next_at - clock_timestamp())::float8 from flowrun.schedules
+            where next_at is not null and waits_for is null and not paused
+            order by next_at
+            limit 1
+        )
+    end as next_tick
