@@ -15,7 +15,13 @@ from typing import Any
 
 from benchmarks import servers
 from benchmarks.floor import store, worker
+from benchmarks.work import flat
 from flowrun import Flowrun
+
+Dispatch = Callable[[int], Awaitable[Any]]
+"""A job, told when its dispatch began."""
+Load = Callable[[int, float], Awaitable[None]]
+"""So many jobs at once that take so many seconds each."""
 
 
 async def all_of(taken: list[int], jobs: int) -> list[int]:
@@ -25,29 +31,37 @@ async def all_of(taken: list[int], jobs: int) -> list[int]:
     return taken
 
 
-def _flowrun(dsn: str, taken: list[int]) -> tuple[Flowrun, Any]:
+def _flowrun(dsn: str, taken: list[int]) -> tuple[Flowrun, Any, Any]:
     app = Flowrun(dsn)
 
     @app.handler("pick_up")
     async def pick_up(sent: int) -> None:
         taken.append(time.monotonic_ns() - sent)
 
-    return app, pick_up
+    @app.handler("slow")
+    async def slow(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    return app, pick_up, slow
 
 
-async def _flowrun_dispatcher(dsn: str, stack: AsyncExitStack) -> Callable[[int], Awaitable[Any]]:
-    app, pick_up = _flowrun(dsn, [])
+async def _flowrun_dispatcher(dsn: str, stack: AsyncExitStack) -> tuple[Dispatch, Load]:
+    app, pick_up, slow = _flowrun(dsn, [])
     await stack.enter_async_context(app)
     await app.migrate()
-    return pick_up.dispatch
+
+    async def load(jobs: int, seconds: float) -> None:
+        await app.dispatch_many([slow.job(seconds=seconds) for _ in range(jobs)])
+
+    return pick_up.dispatch, load
 
 
 async def _flowrun_worker(dsn: str, taken: list[int], stack: AsyncExitStack) -> None:
-    app, _ = _flowrun(dsn, taken)
+    app, _, _ = _flowrun(dsn, taken)
     await stack.enter_async_context(app.worker(concurrency=100))
 
 
-async def _floor_dispatcher(dsn: str, stack: AsyncExitStack) -> Callable[[int], Awaitable[Any]]:
+async def _floor_dispatcher(dsn: str, stack: AsyncExitStack) -> tuple[Dispatch, Load]:
     connection = await store.connect(dsn)
     stack.callback(connection.terminate)
     await connection.execute(store.SQL["schema"])
@@ -56,14 +70,22 @@ async def _floor_dispatcher(dsn: str, stack: AsyncExitStack) -> Callable[[int], 
     async def dispatch(sent: int) -> None:
         await statement.fetch(store.new_ids(1)[0], store.QUEUE, "pick_up", b'{"sent":%d}' % sent, store.CHANNEL)
 
-    return dispatch
+    async def load(jobs: int, seconds: float) -> None:
+        slow = dict.fromkeys(range(jobs), "slow")
+        await store.insert(connection, flat(jobs), slow, lambda _: b'{"seconds":%.3f}' % seconds)
+        await connection.execute("select pg_notify($1, '')", store.CHANNEL)
+
+    return dispatch, load
 
 
 async def _floor_worker(dsn: str, taken: list[int], stack: AsyncExitStack) -> None:
     async def pick_up(sent: int) -> None:
         taken.append(time.monotonic_ns() - sent)
 
-    await stack.enter_async_context(worker.running(dsn, {"pick_up": pick_up}, 100))
+    async def slow(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    await stack.enter_async_context(worker.running(dsn, {"pick_up": pick_up, "slow": slow}, 100))
 
 
 DISPATCHERS = {"flowrun": _flowrun_dispatcher, "floor": _floor_dispatcher}

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import os
 import platform
+import signal
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
@@ -25,15 +27,36 @@ SETTINGS = {"max_connections": "200", "shared_buffers": "512MB", "max_wal_size":
 
 @contextmanager
 def server(dsn: str | None) -> Iterator[str]:
-    """``dsn``, or an embedded PostgreSQL that waits for the disk, as one in production does."""
+    """``dsn``, or an embedded PostgreSQL that waits for the disk, as one in production does.
+
+    It listens on a free TCP port of this machine besides, for those who cannot do without.
+    """
     if dsn is not None:
         yield dsn
         return
     directory = Path(tempfile.gettempdir()) / "flowrun-benchmarks"
-    with EmbeddedPostgres(directory, settings=SETTINGS) as postgres:
+    with EmbeddedPostgres(directory, port=free_port(), settings=SETTINGS) as postgres:
         if postgres.dsn is None:
             raise RuntimeError("the embedded PostgreSQL has no address")
         yield postgres.dsn
+
+
+def over_tcp(dsn: str) -> str:
+    """The same database by TCP, when ``dsn`` leads to a unix socket."""
+    parts = urlsplit(dsn)
+    query = parse_qs(parts.query)
+    if "host" not in query:
+        return dsn
+    address = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{query['port'][0]}"
+    return urlunsplit(parts._replace(netloc=address, query=""))
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody uses now."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @asynccontextmanager
@@ -82,6 +105,13 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(main)
+
+
+async def terminated() -> None:
+    """Wait for SIGTERM."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await stop.wait()
 
 
 async def tidy(dsn: str, *, analyze: bool, vacuum: bool = False) -> None:

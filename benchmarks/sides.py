@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -64,15 +64,18 @@ class Side(Protocol):
 
 
 class FlowrunSide:
-    """flowrun by its public names, as a user runs it; SQL only to read what is finished."""
+    """flowrun by its public names, as a user runs it; SQL only to read what is finished.
 
-    def __init__(self, dsn: str, **settings: Any) -> None:
+    ``timeout`` is the handler's.
+    """
+
+    def __init__(self, dsn: str, *, timeout: float | None = None, **settings: Any) -> None:
         self._dsn = dsn
         self._tally = tally = Tally()
         self._finished = 0
         self.app = Flowrun(dsn, **settings)
 
-        @self.app.handler("noop")
+        @self.app.handler("noop", timeout=timeout)
         async def noop(order_id: int) -> dict[str, bool]:
             tally.hit()
             return OK
@@ -107,6 +110,14 @@ class FlowrunSide:
 
     def worker(self, concurrency: int) -> AbstractAsyncContextManager[object]:
         return self.app.worker(concurrency=concurrency)
+
+    def expect(self, calls: int) -> None:
+        """So many calls of the handler will be :meth:`enough`."""
+        self._tally.expect(calls)
+
+    async def enough(self) -> None:
+        """Wait until the handler was called as often as expected."""
+        await self._tally.zero.wait()
 
     async def drained(self, work: Work) -> None:
         await self._tally.zero.wait()
@@ -150,13 +161,14 @@ class FloorSide:
 
     @asynccontextmanager
     async def worker(self, concurrency: int) -> AsyncIterator[None]:
-        async def noop(order_id: int) -> dict[str, bool]:
-            self._tally.hit()
-            return OK
-
-        async with floor_worker.running(self._dsn, {"noop": noop}, concurrency) as self._worker:
+        async with floor_worker.running(self._dsn, {"noop": self.noop}, concurrency) as self._worker:
             yield
         self._worker = None
+
+    async def noop(self, order_id: int) -> dict[str, bool]:
+        """The handler."""
+        self._tally.hit()
+        return OK
 
     async def drained(self, work: Work) -> None:
         await self._tally.zero.wait()
@@ -176,20 +188,27 @@ class FloorSide:
 
 
 async def drain_backlog(
-    side_type: type[Side], dsn: str, work: Work, *, concurrency: int, analyze: bool = True, vacuum: bool = False
+    side_type: Callable[[str], Side],
+    dsn: str,
+    work: Work,
+    *,
+    concurrency: int,
+    analyze: bool = True,
+    vacuum: bool = False,
+    during: Callable[[str], AbstractAsyncContextManager[object]] = lambda _: nullcontext(),
 ) -> dict[str, float]:
     """A backlog is there when the worker starts. Timed from the first claim to the last finished job.
 
     Connecting is outside; preparing the worker's statements is inside, on both sides. ``cpu_us`` is what Python spent
-    a job, from the worker's start on.
+    a job, from the worker's start on. ``during`` is about while it works, given the database's address.
     """
     async with asyncio.timeout(PATIENCE), servers.fresh_database(dsn) as database:
         side = side_type(database)
-        async with side.opened():
+        async with side.opened(), during(database):
             await side.dispatch(work)
             await servers.tidy(database, analyze=analyze, vacuum=vacuum)
             since = await side.now()
-            with _quiet():
+            with quiet():
                 before = time.process_time()
                 async with side.worker(concurrency):
                     await side.drained(work)
@@ -199,11 +218,12 @@ async def drain_backlog(
 
 
 async def drain_fresh(
-    side_type: type[Side], dsn: str, work: Work, *, concurrency: int, analyze: bool = False
+    side_type: Callable[[str], Side], dsn: str, work: Work, *, concurrency: int, analyze: bool = False
 ) -> dict[str, float]:
     """A worker is up, warm and idle when the work is dispatched. Timed from the first claim to the last finished job.
 
     ``analyze`` then runs while the queues are empty, so that the planner believes that they stay so.
+    ``with_dispatch_ms``: from before the dispatch (in Python: writing the flow, too) until all was seen to be finished.
     """
     warm = chains(2, 10)
     async with asyncio.timeout(PATIENCE), servers.fresh_database(dsn) as database:
@@ -214,15 +234,17 @@ async def drain_fresh(
                 await side.drained(warm)
             await servers.tidy(database, analyze=analyze)
             since = await side.now()
-            with _quiet():
+            with quiet():
+                start = time.perf_counter()
                 await side.dispatch(work)
                 await side.drained(work)
+                whole = time.perf_counter() - start
             seconds = await side.span(since)
-    return {"ms": seconds * 1e3, "rate": work.jobs / seconds}
+    return {"ms": seconds * 1e3, "rate": work.jobs / seconds, "with_dispatch_ms": whole * 1e3}
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """What was made in preparation is not walked by the collector while the clock runs."""
     gc.collect()
     gc.freeze()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -62,20 +63,31 @@ def new_ids(count: int) -> list[UUID]:
     return ids
 
 
-async def insert(connection: Any, work: Work) -> None:
-    """Write the rows of ``work`` by `copy`, in one transaction."""
+ARGS = b'{"order_id":1}'
+
+
+async def insert(
+    connection: Any,
+    work: Work,
+    types: Mapping[int, str] | None = None,
+    args: Callable[[int], bytes] = lambda _: ARGS,
+) -> None:
+    """Write the rows of ``work`` by `copy`, in one transaction.
+
+    ``types`` names the jobs, by their numbers, that are not ``noop``; ``args`` gives a job's arguments as JSON.
+    """
     ids = new_ids(work.jobs)
     need = [0] * work.jobs
     for _, child in work.edges:
         need[child] += 1
     flow = ids[0]
-    args = b'{"order_id":1}'
+    names = types or {}
     async with connection.transaction():
         await _copy(
             connection,
             "jobs",
             ("id", "flow_id", "queue", "type", "args"),
-            [(id, flow, QUEUE, "noop", args) for id in ids],
+            [(id, flow, QUEUE, names.get(at, "noop"), args(at)) for at, id in enumerate(ids)],
         )
         if work.edges:
             edges = [(ids[parent], ids[child]) for parent, child in work.edges]

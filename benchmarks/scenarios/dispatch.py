@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -23,7 +24,7 @@ def contests(dsn: str, scale: float) -> list[Contest]:
     single = max(2, round(1_000 * scale))
     side_by_side = max(1, round(200 * scale)) * DISPATCHERS
     bulk = flat(max(2, round(10_000 * scale)))
-    dag = layered(max(2, round(100 * scale)), 100)
+    dags = [layered(max(2, round(layers * scale)), 100) for layers in (100, 1_000)]
     return [
         Contest(
             "one by one",
@@ -36,7 +37,7 @@ def contests(dsn: str, scale: float) -> list[Contest]:
             f"{DISPATCHERS} dispatchers at once",
             partial(_flowrun_single, dsn, side_by_side, DISPATCHERS),
             partial(_floor_single, dsn, side_by_side, DISPATCHERS),
-            [Figure("rate", "jobs/s")],
+            [Figure("rate", "jobs/s", goal=Goal(0.7, at_least=True))],
             against="insert",
         ),
         Contest(
@@ -46,17 +47,34 @@ def contests(dsn: str, scale: float) -> list[Contest]:
             [Figure("rate", "jobs/s")],
             against="copy",
         ),
+        *(_dag(dsn, dag) for dag in dags),
         Contest(
-            f"layered DAG, {dag.jobs:,} nodes, {len(dag.edges):,} edges",
-            partial(_flowrun_flow, dsn, dag),
-            partial(_copy, dsn, dag),
+            f"memory for a DAG of {dags[0].jobs:,} nodes",
+            partial(_memory, dsn, dags[0]),
+            None,
             [
-                Figure("rate", "nodes/s", goal=Goal(0.4, at_least=True)),
-                Figure("written_rate", "nodes/s", "flow.add() included"),
+                Figure("written", "bytes", "a node, written"),
+                Figure("peak", "bytes", "a node, at most while dispatched", goal=Goal(1_024.0, of_flowrun=True)),
             ],
-            against="copy",
+            once=True,
         ),
     ]
+
+
+def _dag(dsn: str, dag: Work) -> Contest:
+    figures = [
+        Figure("rate", "nodes/s", goal=Goal(0.7, at_least=True)),
+        Figure("written_rate", "nodes/s", "flow.add() included"),
+    ]
+    if dag.jobs >= 100_000:
+        figures.append(Figure("rate", "nodes/s", "itself", goal=Goal(100_000.0, at_least=True, of_flowrun=True)))
+    return Contest(
+        f"layered DAG, {dag.jobs:,} nodes, {len(dag.edges):,} edges",
+        partial(_flowrun_flow, dsn, dag),
+        partial(_copy, dsn, dag),
+        figures,
+        against="copy",
+    )
 
 
 async def _flowrun_single(dsn: str, jobs: int, dispatchers: int) -> dict[str, float]:
@@ -136,3 +154,20 @@ async def _copy(dsn: str, work: Work) -> dict[str, float]:
             await store.insert(side.connection, work)
             rate = work.jobs / (time.perf_counter() - start)
             return {"rate": rate, "written_rate": rate}
+
+
+async def _memory(dsn: str, work: Work) -> dict[str, float]:
+    """What Python allocates for a flow, by tracemalloc."""
+    async with servers.fresh_database(dsn) as database:
+        side = FlowrunSide(database)
+        async with side.opened():
+            await side.flow(layered(2, 100)).dispatch()
+            tracemalloc.start()
+            try:
+                flow = side.flow(work)
+                written, _ = tracemalloc.get_traced_memory()
+                await flow.dispatch()
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+    return {"written": written / work.jobs, "peak": peak / work.jobs}

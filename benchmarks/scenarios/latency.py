@@ -1,4 +1,4 @@
-"""Pick-up: from just before the dispatch is called to the handler's first line, with an idle worker."""
+"""Pick-up: from just before the dispatch is called to the handler's first line, by an idle worker and a busy one."""
 
 from __future__ import annotations
 
@@ -18,28 +18,32 @@ GAP = 0.02
 """Seconds between two dispatches."""
 WARM = 20
 """Jobs left out at the beginning."""
+SLOW = 0.05
+"""Seconds a job of the load takes; 20 of them each 20 ms keep 50 of a worker's 100 consumers busy."""
+TOGETHER = 20
 
 
 def contests(dsn: str, scale: float) -> list[Contest]:
-    """With the worker in another process, and in the dispatcher's own."""
+    """With the worker in another process, idle and with half of its consumers busy, and in the dispatcher's own."""
     jobs = max(10, round(300 * scale))
     return [
         Contest(
             f"pick-up {where}, {jobs} jobs {GAP * 1e3:.0f} ms apart",
-            partial(_pick_up, dsn, jobs, "flowrun", own_process),
-            partial(_pick_up, dsn, jobs, "floor", own_process),
-            [Figure("p50", "ms", "p50", goal=goal), Figure("p99", "ms", "p99")],
+            partial(_pick_up, dsn, jobs, "flowrun", own_process, loaded),
+            partial(_pick_up, dsn, jobs, "floor", own_process, loaded),
+            [Figure("p50", "ms", "p50", goal=goal), Figure("p99", "ms", "p99", goal=worst)],
         )
-        for where, own_process, goal in (
-            ("by another process", False, Goal(5.0, of_flowrun=True)),
-            ("in the same process", True, None),
+        for where, own_process, loaded, goal, worst in (
+            ("by another process", False, False, Goal(1.0), Goal(5.0, of_flowrun=True)),
+            ("by another process at half load", False, True, None, None),
+            ("in the same process", True, False, Goal(0.5, of_flowrun=True), None),
         )
     ]
 
 
-async def _pick_up(dsn: str, jobs: int, side: str, own_process: bool) -> dict[str, float]:
+async def _pick_up(dsn: str, jobs: int, side: str, own_process: bool, loaded: bool) -> dict[str, float]:
     async with servers.fresh_database(dsn) as database, AsyncExitStack() as stack:
-        dispatch = await pick_up.DISPATCHERS[side](database, stack)
+        dispatch, load = await pick_up.DISPATCHERS[side](database, stack)
         seen: Callable[[], Awaitable[list[int]]]
         if own_process:
             taken: list[int] = []
@@ -49,7 +53,10 @@ async def _pick_up(dsn: str, jobs: int, side: str, own_process: bool) -> dict[st
             seen = await _other_process(side, database, jobs + WARM, stack)
         for _ in range(jobs + WARM):
             await dispatch(time.monotonic_ns())
-            await asyncio.sleep(GAP)
+            await asyncio.sleep(GAP / 2)
+            if loaded:
+                await load(TOGETHER, SLOW)
+            await asyncio.sleep(GAP / 2)
         times = sorted(nanoseconds / 1e6 for nanoseconds in (await seen())[WARM:])
     return {"p50": times[len(times) // 2], "p99": times[int(len(times) * 0.99)]}
 

@@ -1,0 +1,34 @@
+"""One database for the runs of a test, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from benchmarks import servers
+from flowrun.testing import databases
+
+
+@pytest.fixture
+def renewed_database(flowrun_postgres_server: tuple[str, str], flowrun_postgres_database: str, monkeypatch) -> None:
+    """Runs use this process's test database, made as new: creating one for each would be most of the time."""
+    server, template = flowrun_postgres_server
+    taken = []
+
+    @asynccontextmanager
+    async def renewed(_: str) -> AsyncIterator[str]:
+        if taken:
+            database = await databases.create(server, template)
+            yield database
+            await databases.drop(server, database)
+            return
+        taken.append(flowrun_postgres_database)
+        await databases.renew(flowrun_postgres_database)
+        try:
+            yield flowrun_postgres_database
+        finally:
+            taken.clear()
+
+    monkeypatch.setattr(servers, "fresh_database", renewed)
