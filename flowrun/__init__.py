@@ -9,6 +9,7 @@ from flowrun.client.handlers import Handler
 from flowrun.client.hooks import HookEvent
 from flowrun.client.listing import FlowSummary, WorkerStatus
 from flowrun.client.queues import QueueStatus
+from flowrun.client.retention import Pruned
 from flowrun.client.runs import Attempt, AuditEntry, FlowRun, FlowStatus, JobRun, JobStatus
 from flowrun.client.schedules import ScheduleStatus
 from flowrun.client.specs import Flow, JobSpec
@@ -90,6 +91,7 @@ __all__ = [
     "OpenGate",
     "Parent",
     "PoolExhausted",
+    "Pruned",
     "QueueStatus",
     "Retry",
     "RunError",

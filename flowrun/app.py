@@ -7,17 +7,20 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 from uuid import UUID
 
+from flowrun.client import bulk
 from flowrun.client.dead import FailedJobs
 from flowrun.client.dispatch import Client
 from flowrun.client.gates import Gates
 from flowrun.client.handlers import Handler, as_register
 from flowrun.client.hooks import HookKind
 from flowrun.client.host import Host
-from flowrun.client.listing import Flows, Jobs, Workers
+from flowrun.client.listing import Flows, Jobs, Workers, outcome_of
 from flowrun.client.queues import Queues, check_setting
+from flowrun.client.retention import Pruned, Retentions, check_age
 from flowrun.client.runs import FlowRun, JobRun
 from flowrun.client.schedules import Cron, Schedules
 from flowrun.client.shield import shielded
@@ -25,13 +28,14 @@ from flowrun.client.specs import Flow, JobSpec
 from flowrun.config import Settings, SettingsOptions, check_dsn, dsn_from_environment
 from flowrun.core import options as job_options
 from flowrun.core.flow import Node, flatten
-from flowrun.core.options import JobOptions
+from flowrun.core.options import JobOptions, Retention
 from flowrun.core.ticking import Catchup, Overlap
 from flowrun.embedded import EmbeddedPostgres, default_directory, directory_from_dsn
 from flowrun.errors import ConfigurationError
 from flowrun.registry import Registry, define, is_async
 from flowrun.store import migrate as migrations
 from flowrun.store.pool import Database
+from flowrun.store.prune import Filter
 from flowrun.store.queues import QueueSetting
 from flowrun.worker.supervisor import Supervisor
 
@@ -87,6 +91,7 @@ class Flowrun:
         self.schedules = Schedules(self.client)
         """What is dispatched again and again."""
         self._declared: dict[str, QueueSetting] = {}
+        self._retentions = Retentions()
         self._users = 0
         self._opening: tuple[object, asyncio.Lock] | None = None
         self._resources: AsyncExitStack | None = None
@@ -224,6 +229,27 @@ class Flowrun:
         """
         self._declared[name] = check_setting(name, concurrency, rate, paused)
 
+    def retention(
+        self,
+        retention: Retention,
+        /,
+        *,
+        type: str | None = None,
+        queue: str | None = None,
+        flow: str | None = None,
+    ) -> None:
+        """Say how many seconds what has ended is kept: all, or jobs of a type or a queue, or flows of a name.
+
+        By outcome, if it is a dict; ``math.inf`` is for ever. The most special counts: a job's or flow's own
+        ``retention=``, then its type's (``@app.handler(retention=...)`` says the same), queue's or flow's, then
+        everybody's, which is seven days, and thirty for what failed. Written when a worker of this app starts, for all
+        workers. Raises ConfigurationError.
+
+            app.retention({"succeeded": 86_400.0, "failed": math.inf})
+            app.retention(3600.0, queue="emails")
+        """
+        self._retentions.add(retention, type=type, queue=queue, flow=flow)
+
     # -- flows ------------------------------------------------------------------------------------------------------
 
     def flow(
@@ -277,6 +303,30 @@ class Flowrun:
         """The flow stored under ``id``. Raises NotFound."""
         return await self.client.get_flow(_uuid(id))
 
+    async def prune(
+        self,
+        *,
+        older_than: float | None = None,
+        state: str | None = None,
+        type: str | None = None,
+        queue: str | None = None,
+        tag: str | None = None,
+        name: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        dry_run: bool = False,
+    ) -> Pruned:
+        """Remove now what has ended and is kept no longer; workers do so by themselves, a little at a time.
+
+        Of that, only what passes the filters: ``name`` is a flow's, ``since`` and ``until`` are of the dispatch.
+        ``older_than``: what ended so many seconds ago, whatever its retention. ``dry_run``: only count it.
+
+            await app.prune(older_than=86_400.0, type="probe", dry_run=True)
+        """
+        what = Filter(check_age(older_than), outcome_of(state), type, queue, tag, name, since, until)
+        removed = await bulk.remove(self.client, what, dry_run=dry_run)
+        return Pruned(len(removed.jobs), len(removed.flows))
+
     # -- running ----------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
@@ -313,6 +363,7 @@ class Flowrun:
             async with self.client.database.acquire() as connection:
                 await migrations.verify(connection, self.settings.schema)
             served = self._queues() if queues is None else queues
+            await self._retentions.declare(self.client)
             if self._declared:
                 await self.queues.declare(self._declared.values())
             await self.schedules.put_declared()

@@ -59,9 +59,13 @@ class Definition:
     def some(self, args: Sequence[Any], kwargs: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Some of the arguments by parameter; InvalidArguments if they do not fit the signature."""
         try:
-            return dict(self.signature.bind_partial(*args, **kwargs).arguments)
+            arguments = dict(self.signature.bind_partial(*args, **kwargs).arguments)
         except TypeError as error:
-            raise InvalidArguments(f"{where}: {error}") from None
+            takes = ", ".join(str(parameter) for parameter in self.signature.parameters.values()) or "nothing"
+            raise InvalidArguments(f"{where}: {error}; handler {self.type!r} takes {takes}") from None
+        if self._extra is not None:
+            arguments.update(arguments.pop(self._extra, {}))
+        return arguments
 
     def takes_as_they_are(self, kwargs: Mapping[str, Any]) -> bool:
         """Whether these are its arguments, each already just what its annotation says, of a type that JSON has."""

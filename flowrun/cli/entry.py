@@ -12,7 +12,9 @@ from flowrun.cli import terminal
 from flowrun.cli.demo import demo
 from flowrun.cli.doctor import doctor
 from flowrun.cli.exits import USAGE, code_of
+from flowrun.cli.failing import failed
 from flowrun.cli.looking import explain, flows, gates, jobs, show, workers
+from flowrun.cli.many import delete, prune
 from flowrun.cli.migrate import migrate
 from flowrun.cli.operating import cancel, dispatch, queues, resolve, retry, signal, skip
 from flowrun.cli.schedules import schedules
@@ -31,7 +33,7 @@ app = App(
     help_on_error=False,
 )
 LOOKING = (flows, show, jobs, gates, explain, workers, queues, schedules)
-OPERATING = (cancel, retry, resolve, skip, signal, dispatch)
+OPERATING = (cancel, retry, failed, resolve, skip, signal, dispatch, delete, prune)
 for command in (demo, serve, migrate, doctor, *LOOKING, *OPERATING):
     app.command(command)
 

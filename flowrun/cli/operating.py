@@ -26,20 +26,26 @@ from flowrun.cli.asking import (
 )
 from flowrun.cli.exits import FAILED, OK, UsageError
 from flowrun.cli.loading import load
+from flowrun.cli.many import ALL, DryRun, Filters, do_many
 from flowrun.client.runs import FlowRun
 
 
 def cancel(
-    id: str,
+    id: str | None = None,
     node: str | None = None,
     *,
+    filters: Filters = ALL,
     compensate: Annotated[bool, Parameter(negative="--no-compensate")] = True,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
     actor: Actor = None,
     reason: Reason = None,
     dsn: Dsn = None,
     schema: Schema = SCHEMA,
 ) -> int:
     """Cancel a flow, a job, or a node. Prints cancelled, requested (its handler is being interrupted) or too late.
+
+    With filters instead of an id: all that pass them and have not ended; prints how many, with --dry-run which.
 
     Parameters
     ----------
@@ -50,9 +56,14 @@ def cancel(
     compensate
         Let a flow's compensations run.
     """
+    known = _one_or_many("cancel", id, filters, dry_run=dry_run)
+    if known is None:
+        by: dict[str, Any] = {"actor": actor_or_me(actor), "reason": reason}
+        more = by | ({"compensate": compensate} if filters.of_flows else {})
+        return do_many(dsn, schema, "cancel", filters, as_json=as_json, dry_run=dry_run, **more)
 
     async def question(app: Flowrun) -> str:
-        run = await find(app, id, node)
+        run = await find(app, known, node)
         if isinstance(run, FlowRun):
             return await run.cancel(compensate=compensate, actor=actor_or_me(actor), reason=reason)
         return await run.cancel(actor=actor_or_me(actor), reason=reason)
@@ -63,16 +74,22 @@ def cancel(
 
 
 def retry(
-    id: str,
+    id: str | None = None,
     node: str | None = None,
     *,
+    filters: Filters = ALL,
     args: str | None = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
     actor: Actor = None,
     reason: Reason = None,
     dsn: Dsn = None,
     schema: Schema = SCHEMA,
 ) -> int:
     """Run a flow's failed nodes again, or a job that failed. Prints how many jobs run again.
+
+    With filters instead of an id: all that pass them and failed (--state cancelled: were cancelled); prints how many,
+    with --dry-run which.
 
     Parameters
     ----------
@@ -84,9 +101,16 @@ def retry(
         JSON object: arguments of the job to replace.
     """
     given = parse_arguments("--args", args)
+    known = _one_or_many("retry", id, filters, dry_run=dry_run)
+    if known is None:
+        if filters.of_flows and given is not None:
+            raise UsageError("--args are arguments of jobs")
+        by: dict[str, Any] = {"actor": actor_or_me(actor), "reason": reason}
+        more = by if filters.of_flows else by | {"args": given}
+        return do_many(dsn, schema, "retry", filters, as_json=as_json, dry_run=dry_run, **more)
 
     async def question(app: Flowrun) -> int:
-        run = await find(app, id, node)
+        run = await find(app, known, node)
         if isinstance(run, FlowRun):
             if given is not None:
                 raise UsageError("--args are the arguments of one job: name its node")
@@ -272,6 +296,15 @@ def queues(
     if not ask(dsn, schema, lambda app: getattr(app.queues, verb)(name)):
         terminal.say(f"queue {name!r} {'was paused already' if verb == 'pause' else 'was not paused'}")
     return OK
+
+
+def _one_or_many(verb: str, id: str | None, filters: Filters, *, dry_run: bool) -> str | None:
+    """The id that was given; None: filters were. Raises UsageError for both, or neither."""
+    if id is not None and (filters.any or dry_run):
+        raise UsageError(f"flowrun {verb} takes an id, or filters (and --dry-run with them)")
+    if id is None and not filters.any:
+        raise UsageError(f"flowrun {verb} needs an id, or filters: --type, --queue, --state, --tag, --flow, --name ...")
+    return id
 
 
 def _one(run: Any) -> Any:

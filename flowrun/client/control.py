@@ -12,7 +12,8 @@ from flowrun.core.growth import Growth
 from flowrun.core.states import Outcome
 from flowrun.errors import InvalidArguments
 from flowrun.store import control
-from flowrun.store.control import By, Cancelled
+from flowrun.store.bulk import By
+from flowrun.store.control import Cancelled
 from flowrun.store.finish import Settled
 from flowrun.store.pool import Connection
 
@@ -25,7 +26,7 @@ T = TypeVar("T")
 async def cancel(client: Client, id: UUID, by: By, *, compensate: bool = True) -> Cancelled:
     """Cancel a job or a flow."""
     sql = client.database.sql
-    return await _do(
+    return await do(
         client, lambda connection, settled: control.cancel_job(connection, sql, id, by, settled, compensate=compensate)
     )
 
@@ -37,29 +38,25 @@ async def signal(client: Client, flow: UUID, name: str, value: Any, by: By) -> b
     except codec.NotStorable as error:
         raise InvalidArguments(f"the value of signal {name!r} cannot be stored: {error}") from None
     sql = client.database.sql
-    return await _do(
-        client, lambda connection, settled: control.signal(connection, sql, flow, name, value, by, settled)
-    )
+    return await do(client, lambda connection, settled: control.signal(connection, sql, flow, name, value, by, settled))
 
 
 async def add(client: Client, growth: Growth, by: By) -> dict[UUID, str]:
     """Add nodes to an open flow; their names by id."""
     sql = client.database.sql
-    return await _do(client, lambda connection, settled: control.add(connection, sql, growth, by, settled))
+    return await do(client, lambda connection, settled: control.add(connection, sql, growth, by, settled))
 
 
-async def retry(client: Client, flow: UUID, args: Mapping[UUID, Mapping[str, Any]], by: By) -> int:
-    """Run a flow's failed jobs again; how many there were."""
+async def retry(client: Client, flow: UUID, args: Mapping[UUID, str], by: By) -> int:
+    """Run a flow's failed jobs again, with arguments (JSON) to replace by job; how many there were."""
     sql = client.database.sql
-    texts = {id: codec.dump(given, limit=client.settings.max_payload) for id, given in args.items()}
-    return await _do(client, lambda connection, settled: control.retry(connection, sql, flow, texts, by, settled))
+    return await do(client, lambda connection, settled: control.retry(connection, sql, flow, args, by, settled))
 
 
-async def retry_job(client: Client, id: UUID, args: Mapping[str, Any] | None, by: By) -> None:
-    """Run one job again."""
+async def retry_job(client: Client, id: UUID, args: str | None, by: By) -> None:
+    """Run one job again, with arguments (JSON) to replace."""
     sql = client.database.sql
-    text = None if args is None else codec.dump(args, limit=client.settings.max_payload)
-    await _do(client, lambda connection, settled: control.retry_job(connection, sql, id, text, by, settled))
+    await do(client, lambda connection, settled: control.retry_job(connection, sql, id, args, by, settled))
 
 
 async def decide(client: Client, id: UUID, outcome: Outcome, result: Any, by: By) -> None:
@@ -69,16 +66,16 @@ async def decide(client: Client, id: UUID, outcome: Outcome, result: Any, by: By
         text = codec.dump(result, limit=client.settings.max_payload) if outcome is Outcome.SUCCEEDED else None
     except codec.NotStorable as error:
         raise InvalidArguments(f"the result cannot be stored: {error}") from None
-    await _do(client, lambda connection, settled: control.decide(connection, sql, id, outcome, text, by, settled))
+    await do(client, lambda connection, settled: control.decide(connection, sql, id, outcome, text, by, settled))
 
 
 async def discard(client: Client, ids: Sequence[UUID], by: By) -> int:
     """Take jobs out of the dead letter; how many were in it."""
     sql = client.database.sql
-    return await _do(client, lambda connection, _: control.discard(connection, sql, ids, by))
+    return await do(client, lambda connection, _: control.discard(connection, sql, ids, by))
 
 
-async def _do(client: Client, verb: Callable[[Connection, Settled], Awaitable[T]]) -> T:
+async def do(client: Client, verb: Callable[[Connection, Settled], Awaitable[T]]) -> T:
     """Run ``verb`` in a transaction of its own, again where nothing was done, and tell whom it concerns."""
     settled = Settled()
 

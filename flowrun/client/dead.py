@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from flowrun import codec
-from flowrun.client import control
+from flowrun.client import bulk, control
 from flowrun.client.listing import as_id, most
-from flowrun.errors import NotFound, NotPossible
+from flowrun.errors import NotFound
 from flowrun.store import reads
-from flowrun.store.control import By
+from flowrun.store.bulk import By
 
 if TYPE_CHECKING:
     from flowrun.client.dispatch import Client
@@ -118,29 +118,67 @@ class FailedJobs:
         until: datetime | None = None,
         args: Mapping[str, Any] | None = None,
         dry_run: bool = False,
-        limit: int = 10_000,
         actor: str | None = None,
         reason: str | None = None,
     ) -> builtins.list[UUID]:
-        """Run all again that a list with the same filters has; the ids of those that run again.
+        """Run all again that a list with the same filters has, in batches; the ids of those that run again.
 
-        Each is retried by itself; one that cannot be (its flow was compensated) is left out. ``dry_run``: change
-        nothing.
+        One that cannot (its flow was compensated) is left out. ``args`` replace arguments of each. ``dry_run``: change
+        nothing. Raises InvalidArguments, before anything is done, where a handler is known here that does not take
+        ``args``.
 
             ids = await app.failed.retry_all(error="TimeoutError", dry_run=True)
         """
-        found = await self.list(
-            type=type, queue=queue, tag=tag, error=error, flow=flow, since=since, until=until, limit=limit
+        found = await self._pick(type, queue, tag, error, flow, since, until)
+        if args is not None:
+            for known in {row[2] for row in found}:
+                self._client.edited(known, args)
+        if dry_run:
+            return [row[0] for row in found]
+        return await bulk.retry(self._client, found, args, By(actor, reason))
+
+    async def discard_all(
+        self,
+        *,
+        type: str | None = None,
+        queue: str | None = None,
+        tag: str | None = None,
+        error: str | None = None,
+        flow: UUID | str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        every: bool = False,
+        dry_run: bool = False,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> builtins.list[UUID]:
+        """Take all out of the list that a list with the same filters has; their ids. They stay failed.
+
+        Without any filter only with ``every=True``, else ConfigurationError.
+
+            await app.failed.discard_all(type="old_report", reason="nobody needs them")
+        """
+        if not every:
+            given = {"type": type, "queue": queue, "tag": tag, "error": error, "flow": flow}
+            bulk.filtered("app.failed.discard_all", **given, since=since, until=until, every=None)
+        found = [row[0] for row in await self._pick(type, queue, tag, error, flow, since, until)]
+        for start in range(0, 0 if dry_run else len(found), bulk.BATCH):
+            await control.discard(self._client, found[start : start + bulk.BATCH], By(actor, reason))
+        return found
+
+    async def _pick(
+        self,
+        type: str | None,
+        queue: str | None,
+        tag: str | None,
+        error: str | None,
+        flow: UUID | str | None,
+        since: datetime | None,
+        until: datetime | None,
+    ) -> builtins.list[Any]:
+        return await self._client.database.fetch(
+            "pick_ended", "failed", type, queue, tag, error, as_id(flow), None, None, since, until, bulk.ALL
         )
-        done: builtins.list[UUID] = []
-        for job in found:
-            if not dry_run:
-                try:
-                    await self.retry(job.id, args=args, actor=actor, reason=reason)
-                except (NotFound, NotPossible):
-                    continue
-            done.append(job.id)
-        return done
 
     async def discard(
         self,

@@ -265,6 +265,24 @@ class Client:
             bindings.append((path, numbers[source], list(into)))
         return Encoded(text, sources, bindings, takes_job)
 
+    def edited(self, type: str, args: Mapping[str, Any]) -> str:
+        """Arguments to replace in a stored job, as stored: checked and converted where the handler is known.
+
+        Raises InvalidArguments.
+        """
+        where = f"job {type!r}"
+        definition = self.registry.find(type)
+        given = dict(args) if definition is None else definition.some((), args, where)
+        if definition is not None:
+            for name, value in given.items():
+                if not definition.is_plain(name, value):
+                    given[name] = self._converted(definition, name, value, where)
+        try:
+            return codec.dump(given, limit=self.settings.max_payload)
+        except codec.NotStorable as error:
+            at = f", argument {error.path!r}" if error.path else ", arguments"
+            raise InvalidArguments(f"{where}{at}: {error.reason}") from None
+
     def item(self, spec: CoreJobSpec[R], argument: str | None) -> tuple[CoreJobSpec[R], str]:
         """The job that each item of a map becomes, its other arguments by name, and the argument that is the item."""
         definition = self.registry.find(spec.type)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 from uuid import UUID
 
 from flowrun import codec
+from flowrun.client import bulk, control
 from flowrun.client.runs import JobStatus
-from flowrun.core.states import FlowState, JobState
-from flowrun.errors import ConfigurationError
+from flowrun.core.states import TERMINAL, FlowState, JobState, Outcome
+from flowrun.errors import ConfigurationError, NotFound, NotPossible
 from flowrun.store import reads
+from flowrun.store.bulk import By
+from flowrun.store.prune import Filter
 
 if TYPE_CHECKING:
     from flowrun.client.dispatch import Client
@@ -77,6 +81,90 @@ class Flows:
         rows = await reads.list_flows(self._client.database, state, name, tag, since, until, before, most(limit))
         return [FlowSummary(**row) for row in rows]
 
+    async def cancel(
+        self,
+        *,
+        name: str | None = None,
+        tag: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        compensate: bool = True,
+        dry_run: bool = False,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> builtins.list[UUID]:
+        """Cancel all flows that pass the filters and have not ended, one after the other; their ids.
+
+        Raises ConfigurationError without any filter.
+
+            await app.flows.cancel(name="order", tag="trial", reason="the trial is over")
+        """
+        bulk.filtered("app.flows.cancel", name=name, tag=tag, since=since, until=until)
+
+        async def one(id: UUID) -> bool:
+            return await control.cancel(self._client, id, By(actor, reason), compensate=compensate) != "too late"
+
+        return await self._each(("running", name, tag, since, until), one, dry_run=dry_run)
+
+    async def retry(
+        self,
+        *,
+        state: Literal["failed", "cancelled"] = "failed",
+        name: str | None = None,
+        tag: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        dry_run: bool = False,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> builtins.list[UUID]:
+        """Run the failed nodes again of all flows that pass the filters and failed, or were cancelled; their ids.
+
+        One that cannot (it was compensated) is left out.
+
+            await app.flows.retry(name="order", since=yesterday)
+        """
+        _check("state", state, ("failed", "cancelled"))
+
+        async def one(id: UUID) -> bool:
+            return await control.retry(self._client, id, {}, By(actor, reason)) > 0
+
+        return await self._each((state, name, tag, since, until), one, dry_run=dry_run)
+
+    async def delete(
+        self,
+        *,
+        state: FlowState | None = None,
+        name: str | None = None,
+        tag: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        dry_run: bool = False,
+    ) -> builtins.list[UUID]:
+        """Remove all flows that pass the filters and have ended, with all that is known of them; their ids.
+
+        Raises ConfigurationError without any filter.
+
+            await app.flows.delete(name="probe", state="succeeded")
+        """
+        bulk.filtered("app.flows.delete", state=state, name=name, tag=tag, since=since, until=until)
+        what = Filter(0.0, outcome_of(state), None, None, tag, name, since, until, 1)
+        return (await bulk.remove(self._client, what, dry_run=dry_run)).flows
+
+    async def _each(
+        self, filters: Sequence[Any], verb: Callable[[UUID], Awaitable[bool]], *, dry_run: bool
+    ) -> builtins.list[UUID]:
+        """Those of the flows found with which ``verb`` did something."""
+        found = [row[0] for row in await self._client.database.fetch("pick_flows", *filters)]
+        if dry_run:
+            return found
+        done: builtins.list[UUID] = []
+        for id in found:
+            with suppress(NotFound, NotPossible):
+                if await verb(id):
+                    done.append(id)
+        return done
+
 
 class Jobs:
     """``app.jobs``."""
@@ -108,6 +196,88 @@ class Jobs:
         )
         return [JobStatus(**row) for row in rows]
 
+    async def cancel(
+        self,
+        *,
+        state: JobState | None = None,
+        type: str | None = None,
+        queue: str | None = None,
+        tag: str | None = None,
+        flow: UUID | str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        dry_run: bool = False,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> builtins.list[UUID]:
+        """Cancel all that pass the filters and have not ended; the ids of those cancelled, or asked to stop.
+
+        In batches, and flow by flow: what follows in a flow, follows. ``dry_run``: only find them. Raises
+        ConfigurationError without any filter.
+
+            await app.jobs.cancel(type="send_email", state="ready", reason="wrong text", dry_run=True)
+        """
+        filters = {"type": type, "queue": queue, "tag": tag, "flow": as_id(flow), "since": since, "until": until}
+        bulk.filtered("app.jobs.cancel", state=state, **filters)
+        _check("state", state, sorted(set(get_args(JobState)) - TERMINAL))
+        found = await self._client.database.fetch("pick_open", state, *filters.values())
+        if dry_run:
+            return [row[0] for row in found]
+        return await bulk.cancel(self._client, found, By(actor, reason))
+
+    async def retry(
+        self,
+        *,
+        state: Literal["failed", "cancelled"] = "failed",
+        type: str | None = None,
+        queue: str | None = None,
+        tag: str | None = None,
+        flow: UUID | str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        args: Mapping[str, Any] | None = None,
+        dry_run: bool = False,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> builtins.list[UUID]:
+        """Run all handlers' jobs again that pass the filters and failed, or were cancelled; the ids of those that do.
+
+        In a flow, what was skipped because of them is decided again. Those that were discarded are left out, and those
+        whose flow was compensated. ``args`` replace arguments of each. Raises InvalidArguments.
+
+            await app.jobs.retry(type="send_email", since=yesterday, dry_run=True)
+        """
+        _check("state", state, ("failed", "cancelled"))
+        ended = (None, None, bulk.ALL)
+        found = await self._client.database.fetch(
+            "pick_ended", state, type, queue, tag, None, as_id(flow), since, until, *ended
+        )
+        if dry_run:
+            return [row[0] for row in found]
+        return await bulk.retry(self._client, found, args, By(actor, reason))
+
+    async def delete(
+        self,
+        *,
+        state: JobState | None = None,
+        type: str | None = None,
+        queue: str | None = None,
+        tag: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        dry_run: bool = False,
+    ) -> builtins.list[UUID]:
+        """Remove all that pass the filters and have ended, with all that is known of them; their ids.
+
+        Nodes of flows stay: a flow is removed as a whole, by ``app.flows.delete``. What has not ended is to be
+        cancelled first. Raises ConfigurationError without any filter.
+
+            await app.jobs.delete(type="probe", state="succeeded")
+        """
+        bulk.filtered("app.jobs.delete", state=state, type=type, queue=queue, tag=tag, since=since, until=until)
+        what = Filter(0.0, outcome_of(state), type, queue, tag, None, since, until, 0)
+        return (await bulk.remove(self._client, what, dry_run=dry_run)).jobs
+
 
 class Workers:
     """``app.workers``."""
@@ -118,6 +288,12 @@ class Workers:
     async def list(self) -> builtins.list[WorkerStatus]:
         """Workers that live, the oldest first."""
         return [WorkerStatus(**row) for row in await reads.list_workers(self._client.database)]
+
+
+def outcome_of(state: str | None) -> Outcome | None:
+    """The outcome of what has ended so. Raises ConfigurationError for a state that is none."""
+    _check("state", state, sorted(TERMINAL))
+    return None if state is None else Outcome[state.upper()]
 
 
 def as_id(id: UUID | str | None) -> UUID | None:

@@ -16,7 +16,8 @@ from flowrun.core.compile import END_TYPE
 from flowrun.core.states import FlowState, JobState, Outcome
 from flowrun.errors import FlowCancelled, FlowFailed, FlowrunError, JobCancelled, JobFailed, JobSkipped, NotFound
 from flowrun.store import reads
-from flowrun.store.control import By, Cancelled
+from flowrun.store.bulk import By
+from flowrun.store.control import Cancelled
 from flowrun.store.reads import OutcomeRow
 
 if TYPE_CHECKING:
@@ -193,11 +194,12 @@ class JobRun(Generic[R_co]):
         """Run the job again, which has failed or was cancelled, with all its attempts.
 
         In a flow, what was skipped because of it is decided again too. ``args`` replace arguments. Raises NotPossible
-        if it has not failed.
+        if it has not failed, InvalidArguments where its handler is known here and does not take them.
 
             await run["invoice"].retry(args={"address": "new"}, actor="ann", reason="wrong address")
         """
-        await control.retry_job(self._client, self.id, args, By(actor, reason))
+        edited = None if args is None else self._client.edited(self.type, args)
+        await control.retry_job(self._client, self.id, edited, By(actor, reason))
 
     async def resolve(self, result: Any = None, *, actor: str | None = None, reason: str | None = None) -> None:
         """Let the job count as succeeded, with ``result``, whatever state it is in. Raises NotPossible if it has.
@@ -337,7 +339,7 @@ class FlowRun:
 
             await run.retry(args={"invoice": {"address": "new"}}, actor="ann")
         """
-        edited = {self[name].id: given for name, given in (args or {}).items()}
+        edited = {self[name].id: self._client.edited(self[name].type, given) for name, given in (args or {}).items()}
         return await control.retry(self._client, self.id, edited, By(actor, reason))
 
     async def signal(

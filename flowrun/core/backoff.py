@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from flowrun.errors import ConfigurationError
 
-__all__ = ["Backoff", "Policy", "constant", "exponential", "from_dict", "linear"]
+__all__ = ["Backoff", "Policy", "constant", "exponential", "from_dict", "linear", "steps"]
 
 Backoff = Callable[[int], float]
 """From the number of the attempt that failed (1 for the first) to the seconds until the next."""
@@ -79,6 +79,18 @@ class _Exponential:
         return {"kind": "exponential", **asdict(self)}
 
 
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    seconds: tuple[float, ...]
+    jitter: float = 0.1
+
+    def __call__(self, attempt: int) -> float:
+        return self.seconds[min(attempt, len(self.seconds)) - 1]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "steps", "seconds": list(self.seconds), "jitter": self.jitter}
+
+
 def constant(seconds: float, *, jitter: float = 0.1) -> Policy:
     """Wait ``seconds`` after every failed attempt.
 
@@ -109,11 +121,23 @@ def exponential(base: float = 2.0, *, cap: float = _DAY, jitter: float = 0.1) ->
     return _Exponential(_seconds("base", base), _seconds("cap", cap), _share(jitter))
 
 
+def steps(*seconds: float, jitter: float = 0.1) -> Policy:
+    """Wait these seconds, one after the other; the last again and again. ``backoff=[1, 5, 30]`` says the same.
+
+    >>> [steps(1, 5, 30, jitter=0.0)(attempt) for attempt in (1, 2, 3, 4)]
+    [1.0, 5.0, 30.0, 30.0]
+    """
+    if not seconds:
+        raise ConfigurationError("backoff steps must be one number of seconds at least")
+    return _Steps(tuple(_seconds("steps", one) for one in seconds), _share(jitter))
+
+
 def from_dict(stored: dict[str, Any]) -> Policy:
     """The policy that ``to_dict`` wrote."""
     fields = dict(stored)
     kinds: dict[str, type[Any]] = {"constant": _Constant, "linear": _Linear, "exponential": _Exponential}
-    policy: Policy = kinds[fields.pop("kind")](**fields)
+    kind = fields.pop("kind")
+    policy: Policy = steps(*fields["seconds"], jitter=fields["jitter"]) if kind == "steps" else kinds[kind](**fields)
     return policy
 
 

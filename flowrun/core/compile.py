@@ -85,9 +85,10 @@ def compile_flow(
     layout = Layout(encode)
     layout.lay(flow)
     for inner, end in layout.ends.items():
-        if inner is not flow and "key" in inner.keying:
+        has = "key" if "key" in inner.keying else "retention" if inner.retention is not None else None
+        if inner is not flow and has:
             raise InvalidFlow(
-                f"node {layout.vertices[end].name!r} of flow {flow.name!r} has a key=; only the outermost flow can"
+                f"node {layout.vertices[end].name!r} of flow {flow.name!r} has a {has}=; only the outermost flow can"
             )
     return _rows(flow, layout.sorted(), dump, mint)
 
@@ -104,7 +105,7 @@ def _rows(root: Flow, layout: Layout, dump: Dump, mint: Callable[[int], tuple[UU
     flow_id, minted = mint(len(layout.vertices))
     ids = list(minted)
     ids[layout.ends[root]] = flow_id
-    rows = _RowMaker(layout, ids, dump)
+    rows = _RowMaker(layout, ids, dump, root)
     plan = Plan(flows=[FlowRow(id, flow_id, flow.name, flow.tags) for flow, id in rows.ends.items()])
     names: dict[str, tuple[UUID, str]] = {}
     if "key" in root.keying:
@@ -194,8 +195,9 @@ def _stored_test(test: EdgeTest, ids: list[UUID], vertex: Vertex, dump: Dump) ->
 class _RowMaker:
     """Rows from vertices. Nodes that say nothing themselves share what their handler and their flow ask for."""
 
-    def __init__(self, layout: Layout, ids: list[UUID], dump: Dump) -> None:
+    def __init__(self, layout: Layout, ids: list[UUID], dump: Dump, root: Flow) -> None:
         self.ends = {flow: ids[place] for flow, place in layout.ends.items()}
+        self._root = root
         self._layout = layout
         self._ids = ids
         self._dump = dump
@@ -263,6 +265,8 @@ class _RowMaker:
             more["compensates"] = str(self._ids[self._layout.place[vertex.compensates]])
         if vertex.kind is Kind.END and vertex.flow is None and self._layout.verdict is not None:
             more["verdict"] = str(self._ids[self._layout.verdict])
+        if vertex.kind is Kind.END and vertex.flow is None and self._root.retention is not None:
+            more["retention"] = job_options.stored_retention(self._root.retention)
         if vertex.kind is Kind.MAP:
             more["item"] = self._item(vertex)
         return self._dump(more) if more else None
@@ -282,6 +286,10 @@ class _RowMaker:
             raise InvalidFlow(
                 f"node {name!r} has a key=; a key belongs to a job dispatched alone, or to the whole flow: "
                 "app.flow(name, key=...)"
+            )
+        if "retention" in spec.overrides:
+            raise InvalidFlow(
+                f"node {name!r} has a retention=; a flow is kept as a whole: app.flow(name, retention=...)"
             )
         if node.optional is not None or spec.overrides:
             said: JobOptions = {} if node.optional is None else {"optional": node.optional}

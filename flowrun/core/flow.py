@@ -41,8 +41,8 @@ class Flow:
 
     ``output`` says which node's result is the flow's (a node or its name; default: the single last node, else a dict
     of all last nodes' results by name). ``deadline``: seconds from dispatch after which it is cancelled, if it is not
-    done. ``tags``, ``key``, ``on_conflict`` and ``key_ttl`` are the flow's own; the other options are defaults for its
-    jobs.
+    done. ``tags``, ``key``, ``on_conflict``, ``key_ttl``, ``throttle`` and ``retention`` are the flow's own; the other
+    options are defaults for its jobs.
     """
 
     def __init__(
@@ -60,6 +60,9 @@ class Flow:
         self.tags: list[str] = list(self.defaults.pop("tags", ()))
         own = {name: self.defaults.pop(name) for name in job_options.KEYING if name in self.defaults}
         self.keying = cast(JobOptions, own)
+        if own.get("on_conflict") == job_options.DEBOUNCE:
+            raise InvalidFlow(f"flow {name!r}: debounce= is for jobs; let a debounced job dispatch the flow")
+        self.retention = self.defaults.pop("retention", None)
         self.nodes: list[Node[Any]] = []
         self.callbacks: list[tuple[Condition, Node[Any]]] = []
         self.compensations: list[tuple[Node[Any], Node[Any]]] = []

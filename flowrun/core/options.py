@@ -8,7 +8,7 @@ from datetime import datetime
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, cast
 
-from flowrun.core.backoff import Backoff, from_dict
+from flowrun.core.backoff import Backoff, from_dict, steps
 from flowrun.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -25,10 +25,11 @@ _KEY_BYTES: Final = 1_800
 _CONFLICTS: Final = ("existing", "replace", "raise")
 _NAME = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,200}")
 _LONGEST: Final = 100 * 366 * 86_400.0
-_LATER: Final = {
-    "connection": "several databases",
-    "retention": "retention per job",
-}
+_LATER: Final = {"connection": "several databases"}
+_OUTCOMES: Final = ("succeeded", "failed", "cancelled", "skipped")
+
+Retention = float | Mapping[Literal["succeeded", "failed", "cancelled", "skipped"], float]
+"""Seconds that something is kept after its end; by outcome where that matters. ``math.inf``: for ever."""
 
 ExceptionTypes = type[BaseException] | tuple[type[BaseException], ...] | Sequence[type[BaseException]]
 
@@ -42,8 +43,9 @@ class JobOptions(TypedDict, total=False):
     """0 to 9, lower runs first (default 5)."""
     attempts: int
     """How often it may run before it has failed (default 3)."""
-    backoff: Backoff
-    """Seconds between attempts: :mod:`flowrun.backoff`, or any function from the attempt's number."""
+    backoff: Backoff | Sequence[float]
+    """Seconds between attempts: :mod:`flowrun.backoff`, a list of them (``[1, 5, 30]``, the last again and again), or
+    any function from the attempt's number."""
     timeout: float
     """Seconds one attempt may take; over it, the attempt is cancelled and has failed."""
     delay: float
@@ -67,6 +69,11 @@ class JobOptions(TypedDict, total=False):
     while that has not started, or raise DuplicateKey."""
     key_ttl: float
     """Seconds the key is held, counted from dispatch (default: as long as the job or flow is stored)."""
+    debounce: tuple[str, float]
+    """``("index-42", 5.0)``: it runs when nothing with this key was dispatched for 5 seconds; each dispatch takes the
+    place of the one before, while that has not started."""
+    throttle: tuple[str, float]
+    """``("user-7", 60.0)``: a dispatch within 60 seconds of another with this key gives back that one's run."""
     limit: tuple[str, int] | int
     """``("tenant-7", 5)``: at most 5 with this key run at once, on all workers together, whatever their type or queue.
     A number alone: at most so many of this type."""
@@ -78,9 +85,14 @@ class JobOptions(TypedDict, total=False):
     on_failure: JobSpec[Any]
     """The job that is dispatched when this one has failed for good, in the same commit. A parameter of its handler that
     is annotated :class:`flowrun.JobError` receives what is known of the failure."""
+    retention: Retention
+    """Seconds it is kept after its end, ``math.inf`` for ever; or by outcome: ``{"succeeded": 60.0}``. A flow is kept
+    as a whole: it has one of its own."""
     connection: str
-    retention: float
 
+
+DEBOUNCE: Final = "debounce"
+"""As ``on_conflict``: "replace", and if the first one has started, take over its key and run besides."""
 
 KEYING: Final = ("key", "on_conflict", "key_ttl")
 """The options that say which dispatch it is, not how the job runs."""
@@ -105,7 +117,22 @@ def check(options: Mapping[str, Any], where: str) -> JobOptions:
                 checked[name] = _CHECKS[name](value)
             except _Refused as refused:
                 raise ConfigurationError(f"{where}: {name}= must be {refused}; got {_shown(value)}") from None
+    if "debounce" in checked or "throttle" in checked:
+        _as_key(checked, where)
     return cast(JobOptions, checked)
+
+
+def _as_key(checked: dict[str, Any], where: str) -> None:
+    """Debounce and throttle are keys: what they come to takes their place."""
+    name = "debounce" if "debounce" in checked else "throttle"
+    others = ({"throttle", *KEYING} | ({"delay", "run_at"} if name == "debounce" else set())) - {name}
+    if found := sorted(others & checked.keys()):
+        raise ConfigurationError(f"{where}: {name}= and {found[0]}= exclude each other")
+    key, seconds = checked.pop(name)
+    if name == "debounce":
+        checked |= {"key": key, "on_conflict": DEBOUNCE, "key_ttl": None, "delay": seconds}
+    else:
+        checked |= {"key": key, "on_conflict": "existing", "key_ttl": seconds}
 
 
 def merge(*layers: Mapping[str, Any]) -> JobOptions:
@@ -144,6 +171,8 @@ def to_stored(options: JobOptions, where: str) -> dict[str, Any]:
     for name in ("retry_on", "give_up_on"):
         if name in options:
             stored[name] = [qualified(kind) for kind in cast(Mapping[str, Any], options)[name]]
+    if "retention" in options:
+        stored["retention"] = stored_retention(options["retention"])
     if "on_failure" in options:
         stored["on_failure"] = options["on_failure"].as_callback(where)
     if "backoff" in options:
@@ -155,6 +184,28 @@ def to_stored(options: JobOptions, where: str) -> dict[str, Any]:
             )
         stored["backoff"] = to_dict()
     return stored
+
+
+def stored_retention(retention: Retention) -> Any:
+    """A retention as JSON can carry it and PostgreSQL reads it: infinity is a word there."""
+    if isinstance(retention, Mapping):
+        return {name: stored_retention(seconds) for name, seconds in retention.items()}
+    return retention if isfinite(retention) else "Infinity"
+
+
+def by_outcome(retention: Retention) -> dict[str, float]:
+    """A retention, checked already, outcome by outcome."""
+    if isinstance(retention, Mapping):
+        return {str(outcome): seconds for outcome, seconds in retention.items()}
+    return dict.fromkeys(_OUTCOMES, retention)
+
+
+def check_retention(retention: object, where: str) -> Retention:
+    """``retention`` if it is one, or ConfigurationError."""
+    try:
+        return _retention(retention)
+    except _Refused as refused:
+        raise ConfigurationError(f"{where} must be {refused}; got {_shown(retention)}") from None
 
 
 def stored_backoff(stored: Mapping[str, Any]) -> Backoff | None:
@@ -257,9 +308,39 @@ def _conflict(value: object) -> str:
 
 
 def _backoff(value: object) -> Backoff:
+    if isinstance(value, list | tuple):
+        try:
+            return steps(*cast("Sequence[float]", value))
+        except ConfigurationError:
+            raise _Refused("a list of seconds, one at least, each 0 or more") from None
     if not callable(value):
-        raise _Refused("one of flowrun.backoff or a function from the attempt's number to seconds")
+        raise _Refused("one of flowrun.backoff, a list of seconds, or a function from the attempt's number to seconds")
     return cast(Backoff, value)
+
+
+def _window(value: object) -> tuple[str, float]:
+    try:
+        if isinstance(value, tuple | list) and len(cast("Sequence[object]", value)) == 2:
+            key, seconds = cast("Sequence[object]", value)
+            return _key(key), _time(zero=False)(seconds)
+    except _Refused:
+        pass
+    raise _Refused("a key and a number of seconds, as in ('user-7', 60.0)")
+
+
+def _retention(value: object) -> Retention:
+    if isinstance(value, Mapping):
+        given = cast("Mapping[Any, object]", value)
+        if not given or not given.keys() <= set(_OUTCOMES):
+            raise _Refused(f"seconds, or seconds by outcome: {', '.join(_OUTCOMES)}")
+        return cast(Retention, {outcome: _kept(seconds) for outcome, seconds in given.items()})
+    return _kept(value)
+
+
+def _kept(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise _Refused("a number of seconds, 0 or more (math.inf: for ever), or such numbers by outcome")
+    return float(value)
 
 
 def _exceptions(value: object) -> tuple[type[BaseException], ...]:
@@ -300,6 +381,9 @@ _CHECKS: Final[dict[str, Callable[[object], Any]]] = {
     "key": _key,
     "on_conflict": _conflict,
     "key_ttl": _time(zero=False),
+    "debounce": _window,
+    "throttle": _window,
+    "retention": _retention,
     "limit": _limit,
     "sequence": _short_key,
     "fair_key": _short_key,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from flowrun.core import backoff as backoffs
 from flowrun.core.backoff import Backoff
@@ -50,7 +50,7 @@ def policy(handler: JobOptions, stored: Mapping[str, Any]) -> Policy:
     return Policy(
         attempts=(stored.get("attempts") or handler.get("attempts") or DEFAULT_ATTEMPTS) + before,
         before=before,
-        backoff=stored_backoff(stored) or handler.get("backoff") or DEFAULT_BACKOFF,
+        backoff=stored_backoff(stored) or cast("Backoff | None", handler.get("backoff")) or DEFAULT_BACKOFF,
         timeout=stored.get("timeout") or handler.get("timeout"),
         retry_on=_names(stored, handler, "retry_on"),
         give_up_on=_names(stored, handler, "give_up_on") or (),

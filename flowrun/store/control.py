@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
 from flowrun import codec, mint
@@ -16,20 +16,14 @@ from flowrun.core.cascade import Counters, Edge, Ended
 from flowrun.core.growth import Growth
 from flowrun.core.states import Condition, Kind, Outcome
 from flowrun.errors import InvalidArguments, NotFound, NotPossible
-from flowrun.store import gates, grow, stop
+from flowrun.store import bulk, gates, grow, stop
+from flowrun.store.bulk import By
 from flowrun.store.callbacks import call_back
 from flowrun.store.finish import Final, Settled, cancel, finish, follow, write
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
 
 Cancelled: TypeAlias = Literal["cancelled", "requested", "too late"]
-
-
-class By(NamedTuple):
-    """Who does something, and why: kept with what was done."""
-
-    actor: str | None = None
-    reason: str | None = None
 
 
 @dataclass(slots=True)
@@ -62,7 +56,7 @@ async def cancel_job(
             undoing = [row[0] for row in await connection.fetch(sql["compensations"], id)]
             ends = await cancel(connection, sql, undoing, settled, reason="not to be compensated", harmless=True)
         if root is not None and kind != Kind.END:
-            await _hold_parents(connection, sql, root, id)
+            await _hold_parents(connection, sql, root, [id])
         ends |= await cancel(connection, sql, [id], settled, reason=by.reason, actor=by.actor)
         await follow(connection, sql, ends, settled)
         if kind == Kind.END:
@@ -133,29 +127,55 @@ async def retry_job(
     async with connection.transaction(isolation="read_committed"):
         root = await _lock(connection, sql, id)
         if root is None:
-            ended = await connection.fetchrow(sql["kind_of"], id)
-            if ended is None:
-                raise NotFound(f"no job {id} is stored")
-            if ended[2] not in (Outcome.FAILED, Outcome.CANCELLED):
-                raise NotPossible(f"job {id} has not failed: there is nothing to retry")
-            await _edit(connection, sql, {id: args} if args is not None else {})
-            await connection.execute(sql["undo"], [id])
-            settled.read(await connection.fetch(sql["release_again"], [id]))
+            if not await bulk.undo_singles(connection, sql, [id], args, settled):
+                raise await _nothing_to_retry(connection, sql, id)
         else:
             graph = await _load(connection, sql, root)
-            if graph.jobs[id].outcome not in (Outcome.FAILED, Outcome.CANCELLED):
-                raise NotPossible(f"job {id} has not failed: there is nothing to retry")
+            if id not in graph.jobs or graph.jobs[id].outcome not in (Outcome.FAILED, Outcome.CANCELLED):
+                raise await _nothing_to_retry(connection, sql, id)
             await _run_again(connection, sql, graph, {id}, settled, {id: args} if args is not None else {})
         await note(connection, sql, root, id, "retry", by)
+
+
+async def retry_nodes(
+    connection: Connection, sql: Statements, root: UUID, ids: Sequence[UUID], args: str | None, by: By, settled: Settled
+) -> list[UUID]:
+    """Run jobs of one flow again; those that had failed or were cancelled, and do. Raises as :func:`retry_job`."""
+    async with connection.transaction(isolation="read_committed"):
+        await _lock_flow(connection, sql, root)
+        graph = await _load(connection, sql, root)
+        again = {Outcome.FAILED, Outcome.CANCELLED}
+        first = [id for id in ids if id in graph.jobs and graph.jobs[id].outcome in again]
+        if first:
+            edited = {} if args is None else dict.fromkeys(first, args)
+            await _run_again(connection, sql, graph, set(first), settled, edited)
+            await bulk.note_all(connection, sql, root, first, "retry", by)
+    return first
+
+
+async def cancel_nodes(
+    connection: Connection, sql: Statements, root: UUID, ids: Sequence[UUID], by: By, settled: Settled
+) -> list[UUID]:
+    """Cancel jobs of one flow; those that were cancelled or asked to stop."""
+    async with connection.transaction(isolation="read_committed"):
+        await _lock_flow(connection, sql, root)
+        await _hold_parents(connection, sql, root, ids)
+        return await bulk.cancel_here(connection, sql, root, ids, by, settled)
 
 
 async def discard(connection: Connection, sql: Statements, ids: Sequence[UUID], by: By) -> int:
     """Take jobs that failed out of the dead letter; how many were in it."""
     async with connection.transaction(isolation="read_committed"):
-        roots = {id: await _lock(connection, sql, id) for id in sorted(ids)}
-        rows = await connection.fetch(sql["discard"], ids)
-        for (id,) in rows:
-            await note(connection, sql, roots[id], id, "discard", by)
+        # Flows first, then outcomes, by id: the order of all who do something to jobs that have ended.
+        flows = dict(await connection.fetch(sql["flows_of"], ids))
+        roots = await grow.lock(connection, sql, set(flows.values())) if flows else {}
+        await connection.fetch(sql["hold_ended"], ids)
+        rows = [row[0] for row in await connection.fetch(sql["discard"], ids)]
+        by_root: dict[UUID | None, list[UUID]] = {}
+        for id in rows:
+            by_root.setdefault(roots[flows[id]] if id in flows else None, []).append(id)
+        for root, discarded in by_root.items():
+            await bulk.note_all(connection, sql, root, discarded, "discard", by)
         return len(rows)
 
 
@@ -170,6 +190,8 @@ async def decide(
     error = None if outcome is Outcome.SUCCEEDED else stop.words(by.reason, by.actor or "an operator")
     async with connection.transaction(isolation="read_committed"):
         root = await _lock(connection, sql, id)
+        if root is None:
+            await connection.fetch(sql["hold_ended"], [id])
         found = await connection.fetchrow(sql["kind_of"], id)
         if found is None:
             raise NotFound(f"no job {id} is stored")
@@ -185,7 +207,7 @@ async def decide(
             await connection.execute(sql["undo"], [id])
         else:
             if root is not None:
-                await _hold_parents(connection, sql, root, id)
+                await _hold_parents(connection, sql, root, [id])
             stopped = await stop.find(connection, sql, [id])
             settled.interrupt.extend(stopped.running)
             attempt = stopped.withdrawn.get(id, 1)
@@ -223,7 +245,7 @@ async def note(
 async def _start_too_late(connection: Connection, sql: Statements, id: UUID, settled: Settled) -> None:
     root = await _lock(connection, sql, id)
     if root is not None:
-        await _hold_parents(connection, sql, root, id)
+        await _hold_parents(connection, sql, root, [id])
     leased = await connection.fetchval(sql["not_started"], id)
     if leased:
         await connection.execute(sql["mark_late"], id)
@@ -300,10 +322,18 @@ def _below(graph: _Graph, flow: UUID) -> dict[UUID, Stored[UUID]]:
         flows |= more
 
 
-async def _hold_parents(connection: Connection, sql: Statements, root: UUID, id: UUID) -> None:
-    """What a job waits for may go on when the job is decided: the end of the flow must wait for it."""
+async def _nothing_to_retry(connection: Connection, sql: Statements, id: UUID) -> Exception:
+    if await connection.fetchrow(sql["kind_of"], id) is None:
+        return NotFound(f"no job {id} is stored")
+    return NotPossible(f"job {id} has not failed: there is nothing to retry")
+
+
+async def _hold_parents(connection: Connection, sql: Statements, root: UUID, ids: Sequence[UUID]) -> None:
+    """What jobs wait for may go on when they are decided: the end of the flow must wait for it."""
     graph = await _load(connection, sql, root)
-    parents = [edge.parent for edge in graph.edges if edge.child == id and graph.jobs[edge.parent].outcome is None]
+    wanted = set(ids)
+    waited = {edge.parent for edge in graph.edges if edge.child in wanted}
+    parents = [id for id in waited if graph.jobs[id].outcome is None]
     if parents:
         await stop.find(connection, sql, parents, withdraw=False)
         still = [row[0] for row in await connection.fetch(sql["unfinished"], parents)]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
 
+from flowrun.core.options import DEBOUNCE
 from flowrun.core.plan import KeyRow
 from flowrun.errors import DuplicateKey
 from flowrun.store.callers import Caller
@@ -34,13 +35,16 @@ async def take(caller: Caller, sql: Statements, keys: Sequence[KeyRow]) -> dict[
     repeated: list[Held] = []
     for key in keys:
         first = taking.setdefault(key[:2], key)
-        if first is not key:
+        if first is not key and key.on_conflict == DEBOUNCE:
+            taking[key[:2]] = key
+            repeated.append(Held(first, key.id))
+        elif first is not key:
             repeated.append(Held(key, first.id))
     duplicates: dict[UUID, UUID] = {}
     pending = list(taking.values())
     while pending:
         pending = await _round(caller, sql, pending, duplicates)
-    for again, first_id in repeated:
+    for again, first_id in reversed(repeated):
         _duplicate(again, duplicates.get(first_id, first_id), duplicates)
     return duplicates
 
@@ -67,7 +71,7 @@ async def _round(caller: Caller, sql: Statements, keys: Sequence[KeyRow], duplic
             continue
         if not held:
             free.append(Held(key, old))
-        elif key.on_conflict == "replace":
+        elif key.on_conflict in ("replace", DEBOUNCE):
             replacing.append(Held(key, old))
         else:
             _duplicate(key, old, duplicates)
@@ -94,9 +98,10 @@ async def _remove(
         if ids:
             removed |= {_uuid(row[0]) for row in await caller.fetch(sql["remove_unstarted"], ids)}
     for held in same:
-        if held.old not in removed:
+        if held.old not in removed and held.wanted.on_conflict != DEBOUNCE:
             _duplicate(held.wanted, held.old, duplicates)
-    return [held for held in same if held.old in removed], [held.wanted for held in replacing if held not in same]
+    free = [held for held in same if held.old in removed or held.wanted.on_conflict == DEBOUNCE]
+    return free, [held.wanted for held in replacing if held not in same]
 
 
 async def _pass(caller: Caller, sql: Statements, free: Sequence[Held]) -> list[KeyRow]:

@@ -15,7 +15,7 @@ from flowrun.errors import ConfigurationError, DatabaseError
 from flowrun.store import upkeep as store_upkeep
 from flowrun.store.pool import LOST, Connection, reason
 from flowrun.store.upkeep import Beat
-from flowrun.worker import consumer, upkeep
+from flowrun.worker import consumer, pruner, upkeep
 from flowrun.worker.claimer import Claimer
 from flowrun.worker.heartbeat import Heartbeat
 from flowrun.worker.session import Session
@@ -122,6 +122,7 @@ class Supervisor:
         group.start_soon(rescuer.run)
         group.start_soon(ticks.run)
         group.start_soon(upkeep.hand_back_sitting, session, settler)
+        group.start_soon(pruner.run, session)
         logger.info(
             "worker %s (%s) runs %d type(s) from %s", session.name, session.id, len(session.types), session.queues
         )

@@ -27,11 +27,19 @@ def test_exponential() -> None:
     assert [backoff.exponential(2.0, cap=300.0)(attempt) for attempt in (1, 2, 3, 9)] == [2.0, 4.0, 8.0, 300.0]
 
 
+def test_steps() -> None:
+    assert [backoff.steps(1, 5, 30)(attempt) for attempt in (1, 2, 3, 4, 99)] == [1.0, 5.0, 30.0, 30.0, 30.0]
+    with pytest.raises(ConfigurationError, match="one number of seconds at least"):
+        backoff.steps()
+
+
 def test_exponential_never_overflows() -> None:
     assert backoff.exponential(10.0, cap=60.0)(32_000) == 60.0
 
 
-@pytest.mark.parametrize("policy", [backoff.constant(1.0), backoff.linear(2.0, cap=9.0), backoff.exponential(3.0)])
+@pytest.mark.parametrize(
+    "policy", [backoff.constant(1.0), backoff.linear(2.0, cap=9.0), backoff.exponential(3.0), backoff.steps(1, 4)]
+)
 def test_stored_and_read_again(policy: Any) -> None:
     again = from_dict(json.loads(json.dumps(policy.to_dict())))
     assert again == policy
@@ -53,6 +61,7 @@ def test_jitter_stays_within_half_its_share(seconds: float, jitter: float, draw:
         (backoff.linear, "seconds"),
         (lambda value: backoff.linear(1.0, cap=value), "cap"),
         (backoff.exponential, "base"),
+        (lambda value: backoff.steps(1.0, value), "steps"),
         (lambda value: backoff.exponential(cap=value), "cap"),
     ],
 )

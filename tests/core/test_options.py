@@ -19,7 +19,10 @@ ALLOWED = {
     "queue": ["default", "a", "q" * 200, 'odd "; drop table', "größe", "📮"],
     "priority": [0, 5, 9],
     "attempts": [1, 32_000],
-    "backoff": [backoff.constant(1.0), lambda attempt: 1.0],
+    "backoff": [backoff.constant(1.0), lambda attempt: 1.0, [1, 5.0, 30], (0.5,)],
+    "retention": [0, 60.0, INF, {"failed": INF}, {"succeeded": 0, "failed": 1.5, "cancelled": 2, "skipped": 3}],
+    "debounce": [("k", 5.0), ["k", 1]],
+    "throttle": [("k" * 500, 0.1)],
     "timeout": [0.001, 30, 30.0],
     "delay": [0, 0.0, 5],
     "run_at": [NOW, datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)],
@@ -34,7 +37,10 @@ REFUSED = {
     "queue": ["", " a", "a ", "a\n", "a\x00", "q" * 201, 5, "flowrun", "\ud800"],
     "priority": [-1, 10, 5.0, True, "5"],
     "attempts": [0, -1, 32_001, 2.0, True, "3"],
-    "backoff": [5, "exponential"],
+    "backoff": [5, "exponential", [], [1, -1], [1, "2"], [True]],
+    "retention": [-1, NAN, "7d", True, {}, {"done": 1}, {"failed": -1}, {"failed": "x"}, [1]],
+    "debounce": ["k", ("k",), ("k", 0), ("", 5.0), (5, "k"), ("k", INF), ("k", 5.0, 1)],
+    "throttle": [5.0, ("k", -1), {"k": 5}],
     "timeout": [0, 0.0, -1, NAN, INF, 1e12, True, "30"],
     "delay": [-1, NAN, INF, 1e12, True, "5"],
     "run_at": [NOW.replace(tzinfo=None), "2030-01-01", 5, NOW.date()],
@@ -55,7 +61,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in ALLOWED.items() for value in values])
 def test_allowed(name: str, value: Any) -> None:
-    assert name in check({name: value}, "job 'x'")
+    assert check({name: value}, "job 'x'").keys() & {name, "key"}
 
 
 @pytest.mark.parametrize(
@@ -74,7 +80,7 @@ def test_every_option_has_a_refused_value() -> None:
     assert sorted(listed) == sorted(REFUSED)
 
 
-@pytest.mark.parametrize("name", ["connection", "retention"])
+@pytest.mark.parametrize("name", ["connection"])
 def test_options_of_later_versions_are_refused_clearly(name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"option {name}= .+ is not built yet"):
         check({name: "x"}, "job 'x'")
@@ -93,6 +99,27 @@ def test_a_refusal_does_not_print_a_novel() -> None:
 def test_exception_types() -> None:
     assert check({"retry_on": ValueError}, "x")["retry_on"] == (ValueError,)
     assert check({"retry_on": [ValueError, OSError]}, "x")["retry_on"] == (ValueError, OSError)
+
+
+def test_debounce_and_throttle_are_keys() -> None:
+    assert check({"throttle": ("k", 60)}, "x") == {"key": "k", "on_conflict": "existing", "key_ttl": 60.0}
+    wanted = {"key": "k", "on_conflict": "debounce", "key_ttl": None, "delay": 5.0}
+    assert check({"debounce": ["k", 5]}, "x") == wanted
+    for options in (
+        {"debounce": ("k", 5), "delay": 1}, {"debounce": ("k", 5), "run_at": NOW}, {"throttle": ("k", 5), "key": "k"},
+        {"debounce": ("k", 5), "throttle": ("k", 5)}, {"throttle": ("k", 5), "on_conflict": "raise"},
+    ):  # fmt: skip
+        with pytest.raises(ConfigurationError, match=r"exclude each other"):
+            check(options, "x")
+    assert check({"throttle": ("k", 5), "delay": 1}, "x")["delay"] == 1
+    with pytest.raises(ConfigurationError, match="on_conflict= must be 'existing', 'replace' or 'raise'"):
+        check({"on_conflict": "debounce"}, "x")
+
+
+def test_retention_is_stored_as_json_has_it_and_postgres_reads_it() -> None:
+    kept = check({"retention": {"failed": INF, "succeeded": 5}}, "x")
+    assert to_stored(kept, "x") == {"retention": {"failed": "Infinity", "succeeded": 5.0}}
+    assert to_stored(check({"retention": INF}, "x"), "x") == {"retention": "Infinity"}
 
 
 def test_the_first_layer_wins() -> None:

@@ -9,7 +9,7 @@ import pytest
 from flowrun import FlowrunError, Job, JobFailed, LeaseLost, backoff
 from flowrun.core.states import Outcome
 from flowrun.store import control
-from flowrun.store.control import By
+from flowrun.store.bulk import By
 from flowrun.store.finish import Settled
 from flowrun.store.statement import Statements
 

@@ -8,7 +8,7 @@ import pytest
 
 from flowrun import Flowrun, Job, NotFound, any_of, backoff
 from flowrun.store import control
-from flowrun.store.control import By
+from flowrun.store.bulk import By
 from flowrun.store.finish import Settled
 from flowrun.store.statement import Statements
 

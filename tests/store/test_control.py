@@ -12,7 +12,7 @@ from flowrun.core.attempt import Ending
 from flowrun.core.compile import TYPES
 from flowrun.core.states import Outcome
 from flowrun.store import control, stop, upkeep
-from flowrun.store.control import By
+from flowrun.store.bulk import By
 from flowrun.store.finish import Settled
 from flowrun.store.statement import Statements
 from tests.store.stage import Worker

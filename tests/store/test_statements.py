@@ -21,7 +21,7 @@ ODD = 'We"ird. Schema'
 TABLES = {
     "attempts", "audit", "blocked", "cancels", "deadlines", "edges", "failed_jobs", "finished", "flow_status", "flows", "gates",
     "job_status", "jobs", "keys", "leases", "migrations", "progress", "queues", "ready", "scheduled", "schedules", "signals",
-    "slots", "starts", "steps", "throttle", "workers",
+    "pruning", "retention", "slots", "starts", "steps", "throttle", "workers",
 }  # fmt: skip
 
 

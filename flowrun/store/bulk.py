@@ -1,0 +1,77 @@
+"""The same done to many jobs at once, in sets. The caller of what ends in `_here` or begins with `undo` holds the
+transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+from flowrun import mint
+from flowrun.core.states import Outcome
+from flowrun.store.finish import Settled, cancel, follow
+from flowrun.store.pool import Connection
+from flowrun.store.statement import Statements
+
+
+class By(NamedTuple):
+    """Who does something, and why: kept with what was done."""
+
+    actor: str | None = None
+    reason: str | None = None
+
+
+async def cancel_singles(
+    connection: Connection, sql: Statements, ids: Sequence[UUID], by: By, settled: Settled
+) -> list[UUID]:
+    """Cancel jobs that belong to no flow; those that were cancelled or asked to stop."""
+    async with connection.transaction(isolation="read_committed"):
+        return await cancel_here(connection, sql, None, ids, by, settled)
+
+
+async def cancel_here(
+    connection: Connection, sql: Statements, root: UUID | None, ids: Sequence[UUID], by: By, settled: Settled
+) -> list[UUID]:
+    """Cancel jobs, all of one flow (which is locked) or all of none."""
+    ends = await cancel(connection, sql, ids, settled, reason=by.reason, actor=by.actor)
+    stopped = {*ends, *settled.interrupt}
+    concerned = [id for id in ids if id in stopped]
+    await follow(connection, sql, ends, settled)
+    await note_all(connection, sql, root, concerned, "cancel", by)
+    return concerned
+
+
+async def retry_singles(
+    connection: Connection, sql: Statements, ids: Sequence[UUID], args: str | None, by: By, settled: Settled
+) -> list[UUID]:
+    """Run jobs again that belong to no flow; those that had failed or were cancelled, and do."""
+    async with connection.transaction(isolation="read_committed"):
+        undone = await undo_singles(connection, sql, ids, args, settled)
+        await note_all(connection, sql, None, undone, "retry", by)
+        return undone
+
+
+async def undo_singles(
+    connection: Connection, sql: Statements, ids: Sequence[UUID], args: str | None, settled: Settled
+) -> list[UUID]:
+    """Take back the outcomes of those that failed or were cancelled, and let them run again; which these were.
+
+    Their outcomes are locked first: of two who retry a job one does, and it is not removed meanwhile.
+    """
+    held = await connection.fetch(sql["hold_ended"], ids)
+    undone = [id for id, outcome in held if outcome in (Outcome.FAILED, Outcome.CANCELLED)]
+    if undone:
+        if args is not None:
+            await connection.execute(sql["edit_all"], undone, args)
+        await connection.execute(sql["undo"], undone)
+        settled.read(await connection.fetch(sql["release_again"], undone))
+    return undone
+
+
+async def note_all(
+    connection: Connection, sql: Statements, root: UUID | None, ids: Sequence[UUID], verb: str, by: By
+) -> None:
+    """Keep what was done to each of them."""
+    if ids:
+        notes = [mint.job_id() for _ in ids]
+        await connection.execute(sql["audit_all"], notes, ids, root, verb, by.actor, by.reason)

@@ -1,0 +1,47 @@
+"""Removing what is kept no longer, a little at a time. Workers take turns: see store/prune.py."""
+
+from __future__ import annotations
+
+import logging
+import random
+
+import anyio
+
+from flowrun.client.shield import shielded
+from flowrun.errors import DatabaseError
+from flowrun.store import prune
+from flowrun.store.pool import LOST, REPEATABLE, Connection
+from flowrun.store.prune import Step
+from flowrun.worker.session import Session
+
+logger = logging.getLogger("flowrun.worker")
+
+FIRST = 5.0
+"""Seconds after its start before which a worker prunes nothing."""
+TURN = 30.0
+"""Seconds between two looks whether it is this worker's turn, about."""
+
+
+async def run(session: Session) -> None:
+    """Prune until cancelled."""
+    client = session.client
+
+    async def verb(connection: Connection) -> Step | None:
+        return await prune.step(connection, client.database.sql)
+
+    pause = FIRST + _some(TURN)
+    while True:
+        await anyio.sleep(pause)
+        try:
+            # Not sent again after a lost connection: the next turn does it.
+            done = await shielded(client.database.repeat(verb, safe=False))
+        except (DatabaseError, *LOST, *REPEATABLE) as error:
+            logger.warning("cannot prune (%s); trying again later", error)
+            done = None
+        pause = TURN / 2 + _some(TURN) if done is None or done.pause >= TURN else done.pause
+        if done is not None and any(done.removed):
+            logger.info("pruned %d job(s) and %d flow(s)", len(done.removed.jobs), len(done.removed.flows))
+
+
+def _some(seconds: float) -> float:
+    return random.uniform(0.0, seconds)  # noqa: S311 - so that many workers do not look at the same moment
