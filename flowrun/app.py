@@ -257,16 +257,18 @@ class Flowrun:
         name: str,
         *,
         output: Node[Any] | str | None = None,
+        deadline: float | None = None,
         **defaults: Unpack[JobOptions],
     ) -> Flow:
         """An empty flow to add jobs to; the options are defaults for its jobs.
 
-        ``tags``, ``key``, ``on_conflict`` and ``key_ttl`` are the flow's own: a second dispatch of a flow of this name
-        with the same key gives back the first one's run.
+        ``output`` names the node whose result is the flow's. ``deadline``: it is cancelled when it is not done so many
+        seconds after its dispatch. ``tags``, ``key``, ``on_conflict`` and ``key_ttl`` are the flow's own: a second
+        dispatch of a flow of this name with the same key gives back the first one's run.
 
             flow = app.flow("order", key="order-42")
         """
-        flow = Flow(name, output=output, **defaults)
+        flow = Flow(name, output=output, deadline=deadline, **defaults)
         flow._dispatcher = self.client
         return flow
 

@@ -24,7 +24,7 @@ from flowrun.core.template import placeholder, placeholders, to_template
 from flowrun.core.ticking import CATCHUPS, OVERLAPS, Catchup, Overlap
 from flowrun.errors import ConfigurationError, NotFound
 from flowrun.store import schedules as store
-from flowrun.store.control import By
+from flowrun.store.bulk import By
 
 if TYPE_CHECKING:
     from typing import Concatenate

@@ -12,7 +12,7 @@ from flowrun.core.recurrence import Recurrence
 from flowrun.core.ticking import Catchup, Overlap
 from flowrun.errors import NotFound, NotPossible
 from flowrun.store import control, ticks
-from flowrun.store.control import By
+from flowrun.store.bulk import By
 from flowrun.store.finish import Settled
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements

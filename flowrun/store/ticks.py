@@ -22,8 +22,8 @@ from flowrun.core.template import from_template, tick_options
 from flowrun.core.ticking import Standing, Verdict, decide
 from flowrun.errors import NotFound
 from flowrun.store import control, insert
+from flowrun.store.bulk import By
 from flowrun.store.callers import AsyncpgCaller
-from flowrun.store.control import By
 from flowrun.store.finish import Settled
 from flowrun.store.pool import LOST, REPEATABLE, Connection, Id
 from flowrun.store.statement import Statements

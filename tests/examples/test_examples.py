@@ -83,6 +83,32 @@ async def test_order_pipeline_by_itself(dsn: str, tmp_path: Path, connection: as
     assert await connection.fetchval("select change from demo_inventory where order_id = 42") == -1
 
 
+async def test_a_day_of_the_order_system(dsn: str, tmp_path: Path, connection: asyncpg.Connection) -> None:
+    """What happened stands in the shop's own tables, not only in what it prints."""
+    out = await asyncio.to_thread(run, "order_system.py", dsn, tmp_path)
+    assert out.splitlines()[-10:] == [
+        "ann clicks again, a duplicate: True",
+        "ann: succeeded",
+        "ben: succeeded",
+        "cy: failed, charge_payment failed",
+        "dee: failed, goods failed, goods[1] failed",
+        "eve: succeeded",
+        "mending restock{'count': 5, 'article': 'moon', 'supplier': 'closed'}: nobody answers",
+        "moons: 5",
+        "dee gets parcel 6: cup, moon",
+        "report: {'shipped': 4, 'cancelled': 2}",
+    ]
+    stock = dict(await connection.fetch("select article, available from stock"))
+    assert stock == {"teapot": 98, "cup": 97, "moon": 4}
+    paid = [row[0] for row in await connection.fetch("select order_id from payments where not refunded order by 1")]
+    assert paid == [1, 2, 5, 6]
+    mails = [row[0] for row in await connection.fetch("select subject from mails order by 1")]
+    assert mails == [*(f"Thank you for order {n}" for n in paid), "Your payment for order 3 failed"]
+    assert await connection.fetchval("select count(*) from flowrun.failed_jobs") == 2
+    rules = await connection.fetch("select key from flowrun.schedules")
+    assert [rule[0] for rule in rules] == ["count_orders"]
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("0*.py")))
 def test_an_example_fits_on_a_screen(name: str) -> None:
     assert len((EXAMPLES / name).read_text().splitlines()) <= 60

@@ -87,7 +87,7 @@ async def main() -> None:
     assert_type((await keyed.dispatch()).duplicate, bool)
     assert_type(await send_email.dispatch(to="x"), JobRun[None])
     assert_type(await resize_with_job.job("x").dispatch(), JobRun[bytes])
-    flow = app.flow("order-42", queue="billing", key="order-42", on_conflict="raise")
+    flow = app.flow("order-42", queue="billing", key="order-42", on_conflict="raise", deadline=7200.0)
     pay = flow.add(charge_payment.job(order_id=42, token="t"))
     assert_type(pay, Node[Receipt])
     invoice = flow.add(generate_invoice.job(receipt=pay.result), after=pay)
