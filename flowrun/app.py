@@ -424,7 +424,7 @@ class Flowrun:
             await database.open()
             stack.push_async_callback(database.close)
             host = Host("flowrun-client")
-            await host.start(self.client.notifier.run, self.client.waits.run)
+            await host.start(self.client.notifier.run, self.client.singles.run, self.client.waits.run)
             stack.push_async_callback(host.stop)
             stack.push_async_callback(self.client.notifier.flush)
             if self._directory is not None:

@@ -21,6 +21,7 @@ from flowrun.client.notify import Notifier, wakes
 from flowrun.client.outbox import AttemptOutbox
 from flowrun.client.runs import FlowRun, JobRun
 from flowrun.client.shield import shielded
+from flowrun.client.singles import Singles
 from flowrun.client.specs import Flow
 from flowrun.client.wait import Waits
 from flowrun.config import Settings
@@ -47,6 +48,9 @@ R = TypeVar("R")
 _flow_ids = partial(mint.flow_ids, make=Id)
 _shield = partial(anyio.CancelScope, shield=True)
 
+FEW = 100
+"""Jobs of one dispatch up to which they share an insert with those of others."""
+
 LARGE = 1000
 """Nodes from which on compiling pauses the garbage collector."""
 
@@ -72,6 +76,7 @@ class Client:
     def renew(self) -> None:
         """Forget what belonged to another event loop: an app can be opened again in a new one (tests do)."""
         self.notifier = Notifier(self.database, self.channels)
+        self.singles = Singles(self.database, self.notifier)
         self.waits = Waits(self.database, self.channels, self.notifier, self.settings.listen_dsn)
 
     async def dispatch_job(self, spec: CoreJobSpec[R], *, tx: object = None, now: bool = False) -> JobRun[R]:
@@ -177,6 +182,9 @@ class Client:
             return {}
         if tx is not None:
             return await self._write_into(plan, tx)
+        if not plan.flows and not plan.special and len(plan.jobs) <= FEW:
+            await self.singles.write(plan.jobs)
+            return {}
         sql = self.database.sql
         duplicates: Mapping[UUID, UUID] = {}
         if plan.keys:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 from uuid import UUID
@@ -19,6 +20,10 @@ logger = logging.getLogger("flowrun.notify")
 
 IDS_PER_PAYLOAD = 100
 """A notification holds less than 8,000 bytes; an id takes 37."""
+
+QUIET = 0.01
+"""Seconds without a notification of this process after which one may ride in the commit it is about. It holds a lock of
+the whole database until that commit is durable: many a second would queue for it (see wake.sql)."""
 
 
 def wakes(channels: Channels, queues: Iterable[str], *, scheduled: bool) -> list[tuple[str, str]]:
@@ -41,13 +46,27 @@ class Notifier:
         self._wanted = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._sent_at = 0.0
         self.local: list[Callable[[Iterable[str], bool], None]] = []
         """Workers in this process, told at once: (queues, whether something new is scheduled)."""
 
-    def wake(self, queues: Iterable[str], *, scheduled: bool = False) -> None:
-        """Something is ready in ``queues``; something is due later."""
+    def ride(self, queues: Iterable[str], *, scheduled: bool = False) -> list[tuple[str, str]]:
+        """What to say in the commit that makes something ready, where that is wise; else nothing.
+
+        It saves who is idle a round trip, and who dispatches much nothing.
+        """
+        now = time.monotonic()
+        if self._pending or now < self._sent_at + QUIET:
+            return []
+        self._sent_at = now
+        return wakes(self._channels, queues, scheduled=scheduled)
+
+    def wake(self, queues: Iterable[str], *, scheduled: bool = False, told: bool = False) -> None:
+        """Something is ready in ``queues``; something is due later. ``told``: other processes know."""
         for tell in self.local:
             tell(queues, scheduled)
+        if told:
+            return
         self._pending.update(dict.fromkeys(wakes(self._channels, queues, scheduled=scheduled)))
         if self._pending:
             self._send()
@@ -94,6 +113,7 @@ class Notifier:
                     if connection is None or connection.is_closed():
                         connection = await self._database.connect({"synchronous_commit": "off"})
                     while messages := self._take():
+                        self._sent_at = time.monotonic()
                         columns = [list(column) for column in zip(*messages, strict=True)]
                         await connection.execute(self._database.sql["wake"], *columns, timeout=10.0)
                 except (*LOST, *REPEATABLE) as error:

@@ -8,6 +8,7 @@ from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
+from flowrun.core.attempt import Claimed
 from flowrun.core.plan import JobRow, Plan
 from flowrun.store import keys
 from flowrun.store.callers import AsyncpgCaller, Caller
@@ -49,7 +50,7 @@ async def _insert_rest(caller: Caller, sql: Statements, plan: Plan) -> None:
     if not plan.jobs:
         return
     if not plan.flows:
-        await caller.fetch(sql["insert_jobs"], *_single_columns(plan.jobs))
+        await caller.fetch(sql["insert_jobs"], *_single_columns(plan.jobs), *_columns(()))
     elif caller.copies is not None and len(plan.jobs) >= COPY_FROM:
         await _copy_flow(caller.copies, sql, plan)
     else:
@@ -79,9 +80,30 @@ async def insert_nodes(connection: Connection, sql: Statements, plan: Plan, root
         await connection.execute(sql["insert_deadlines"], *map(list, zip(*plan.deadlines, strict=True)))
 
 
-async def insert_jobs(connection: Connection, sql: Statements, jobs: Sequence[JobRow]) -> None:
-    """Write jobs without a flow, in one statement. Harmless when sent again."""
-    await connection.execute(sql["insert_jobs"], *_single_columns(jobs))
+async def insert_jobs(
+    connection: Connection, sql: Statements, jobs: Sequence[JobRow], messages: Sequence[tuple[str, str]] = ()
+) -> None:
+    """Write jobs without a flow, in one statement. Harmless when sent again.
+
+    ``messages`` (channel and payload) are heard when it commits.
+    """
+    await connection.execute(sql["insert_jobs"], *_single_columns(jobs), *_columns(messages))
+
+
+async def insert_taken(
+    connection: Connection,
+    sql: Statements,
+    jobs: Sequence[JobRow],
+    *,
+    worker_id: UUID,
+    lease: int,
+    take: Sequence[UUID],
+    changes: int,
+) -> list[Claimed]:
+    """The same, and put those of ``take`` into a lease of a worker; what it has then. Whoever sends it again gives the
+    lease back first."""
+    rows = await connection.fetch(sql["insert_taken"], *_single_columns(jobs), worker_id, lease, take, changes)
+    return [Claimed(row, lease) for row in rows]
 
 
 async def insert_flow(connection: Connection, sql: Statements, plan: Plan) -> None:
@@ -96,11 +118,15 @@ async def insert_flow(connection: Connection, sql: Statements, plan: Plan) -> No
 async def notify(caller: Caller, sql: Statements, messages: Sequence[tuple[str, str]]) -> None:
     """Send notifications (channel and payload) on ``caller``: they are heard when its transaction commits."""
     if messages:
-        await caller.fetch(sql["wake"], *map(list, zip(*messages, strict=True)))
+        await caller.fetch(sql["wake"], *_columns(messages))
 
 
 def _single_columns(jobs: Sequence[JobRow]) -> list[list[Any]]:
     return [list(column) for column in zip(*map(_SINGLE, jobs), strict=True)]
+
+
+def _columns(messages: Sequence[tuple[str, str]]) -> list[list[str]]:
+    return [[channel for channel, _ in messages], [payload for _, payload in messages]]
 
 
 def _flow_columns(plan: Plan) -> list[Any]:

@@ -38,7 +38,11 @@ class Buffer:
 
     def room(self) -> int:
         """How many jobs more may be claimed."""
-        return min(self.concurrency + self._ahead() - self.running - len(self.jobs) - self.asked, LARGEST_CLAIM)
+        return min(self.free() + self._ahead(), LARGEST_CLAIM)
+
+    def free(self) -> int:
+        """How many consumers have nothing to do, and nothing coming."""
+        return self.concurrency - self.running - len(self.jobs) - self.asked
 
     def put(self, jobs: Iterable[Claimed]) -> None:
         """Offer claimed jobs to the consumers."""

@@ -20,6 +20,7 @@ from flowrun.worker.claimer import Claimer
 from flowrun.worker.heartbeat import Heartbeat
 from flowrun.worker.session import Session
 from flowrun.worker.settler import Settler
+from flowrun.worker.taker import Taker
 from flowrun.worker.ticks import Ticks
 
 logger = logging.getLogger("flowrun.worker")
@@ -126,6 +127,8 @@ class Supervisor:
         logger.info(
             "worker %s (%s) runs %d type(s) from %s", session.name, session.id, len(session.types), session.queues
         )
+        taker, takers = Taker(session, settler), self._client.singles.takers
+        takers.append(taker)
         task_status.started()
         try:
             await _first(self._stop.wait, session.lost.wait)
@@ -133,6 +136,7 @@ class Supervisor:
             if not session.lost.is_set():
                 await self._drain(session, settler, claims)
         finally:
+            takers.remove(taker)
             with anyio.CancelScope(shield=True):
                 consumers.cancel()
                 claims.cancel()

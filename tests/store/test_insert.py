@@ -11,7 +11,7 @@ import pytest
 
 from flowrun import mint
 from flowrun.core.plan import FlowRow, Plan
-from flowrun.store import insert, migrate
+from flowrun.store import insert, migrate, upkeep
 from flowrun.store.statement import Statements
 from tests.store.stage import Worker, connections, job_row, places, plan_of, put, until_waiting
 
@@ -52,6 +52,29 @@ async def test_jobs_sent_twice_are_written_once(connection: asyncpg.Connection, 
     await put(connection, sql, *rows)
     await put(connection, sql, *rows, job_row())
     assert await counts(connection, "jobs", "ready", "scheduled") == {"jobs": 3, "ready": 2, "scheduled": 1}
+
+
+async def test_jobs_can_be_stored_in_a_lease_at_once(connection: asyncpg.Connection, sql: Statements) -> None:
+    worker = await Worker(connection, sql).register()
+    rows = [job_row(args='{"n": 1.50}'), job_row(), job_row(delay=5.0)]
+
+    async def send(changes: int, lease: int) -> list[Any]:
+        return await insert.insert_taken(
+            connection, sql, rows, worker_id=worker.id, lease=lease, take=[rows[0].id], changes=changes
+        )
+
+    (job,) = await send(0, 1)
+    assert (job.id, job.lease, job.attempt, job.args, job.queue) == (rows[0].id, 1, 1, '{"n": 1.50}', rows[0].queue)
+    assert [await places(connection, row.id) for row in rows] == [["leases"], ["ready"], ["scheduled"]]
+    assert await send(0, 2) == []  # sent again: nothing
+    assert await counts(connection, "jobs", "leases") == {"jobs": 3, "leases": 1}
+    rows = [job_row()]
+    assert await send(7, 3) == []  # a queue was changed, and the worker does not know
+    await upkeep.leave(connection, sql, worker_id=worker.id)
+    rows.append(job_row())
+    assert await send(0, 4) == []  # it is gone
+    assert await counts(connection, "leases") == {"leases": 0}
+    assert [await places(connection, row.id) for row in rows] == [["ready"], ["ready"]]
 
 
 async def test_a_job_that_has_run_is_not_written_again(connection: asyncpg.Connection, sql: Statements) -> None:

@@ -54,6 +54,7 @@ UNPINNED = {
     "unfinished",
     "again",
     "insert_jobs",
+    "insert_taken",
     "take_leases",
 }
 """What (also) runs on connections without pinned settings, and must do without them. Of the others, only claims cannot:
@@ -65,6 +66,7 @@ HOT = {
     "claim_limited",
     "settle",
     "insert_jobs",
+    "insert_taken",
     "inputs",
     "parents",
     "due",
@@ -98,6 +100,7 @@ class Batch:
         third = len(children) // 3
         waiting = children[2 * third :]
         ones, none = [1] * count, [None] * count
+        new = [mint.job_id() for _ in ids]
         return {
             "claim": [worker, 9_999_999, 400, ["step"], ["default", "other"], [-1, -1], [UUID(int=0)] * 2, 0],
             "claim_bounded": [worker, 7_777_777, 400, ["step"], ["default"], 0],
@@ -121,7 +124,11 @@ class Batch:
             "expired_worker": [],
             "insert_jobs": [
                 [mint.job_id() for _ in ids], ["default"] * count, ["step"] * count, ["{}"] * count, [5] * count,
-                [False] * count, none, none, none,
+                [False] * count, none, none, none, [], [],
+            ],
+            "insert_taken": [
+                new, ["default"] * count, ["step"] * count, ["{}"] * count, [5] * count, [False] * count, none, none,
+                none, worker, 5_555_555, new[::2], 0,
             ],
         }  # fmt: skip
 

@@ -1,6 +1,7 @@
 -- Jobs that wait for no other and belong to no flow: one row in `jobs` and one in `ready` or `scheduled`.
 --   $1 uuid[] id  $2 text[] queue  $3 text[] type  $4 text[] args (JSON)  $5 smallint[] priority  $6 boolean[] optional
 --   $7 float8[] delay  $8 timestamptz[] run_at  $9 text[] options (JSON)
+--   $10 text[] channels and $11 text[] payloads to tell in the same commit, where that is asked for (see Notifier.ride)
 -- Locks: only what it inserts. Sent again after an ambiguous commit it changes nothing (same ids).
 with new as (
     insert into flowrun.jobs (id, queue, type, args, priority, optional, delay, run_at, options)
@@ -16,7 +17,10 @@ timed as (
     insert into flowrun.scheduled (id, run_at)
     select id, greatest(now() + make_interval(secs => delay), run_at) from new
     where delay is not null or run_at is not null
+),
+now_ready as (
+    insert into flowrun.ready (queue, priority, id, type)
+    select queue, priority, id, type from new
+    where delay is null and run_at is null
 )
-insert into flowrun.ready (queue, priority, id, type)
-select queue, priority, id, type from new
-where delay is null and run_at is null
+select pg_notify(u.channel, u.payload) from unnest($10::text[], $11::text[]) as u (channel, payload)
