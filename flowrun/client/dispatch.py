@@ -116,16 +116,11 @@ class Client:
 
     def plan_jobs(self, specs: Sequence[CoreJobSpec[Any]]) -> Plan:
         """The rows of jobs without a flow, in the order of ``specs``. Raises InvalidArguments."""
-        plan = Plan()
         running = self.running()
-        by = None if running is None else running.id
-        for spec in specs:
-            one = compiler.compile_job(spec, self.encode, codec.dump, mint.job_id, by)
-            plan.jobs += one.jobs
-            plan.keys += one.keys
-            plan.deadlines += one.deadlines
-        plan.free = plan.jobs
-        return plan
+        with _uncollected(len(specs)):
+            return compiler.compile_jobs(
+                specs, self.encode, codec.dump, mint.job_id, None if running is None else running.id
+            )
 
     def plan_flow(self, flow: Flow) -> Compiled:
         """The rows of a flow, and its nodes. Raises InvalidFlow or InvalidArguments."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 from uuid import UUID
 
 from flowrun.core import lanes
@@ -35,6 +35,10 @@ TYPES: Final = {
 
 _HANDLER: Final = Kind.HANDLER
 
+_Alike: TypeAlias = "tuple[int, str, Flow | None]"
+"""Jobs that say nothing themselves ask for the same: the (identity of the) defaults of their handler, the type (whose
+name may be that of a limit), the flow."""
+
 Dump = Callable[[Any], str]
 
 
@@ -52,23 +56,42 @@ def compile_job(
     spec: JobSpec[Any], encode: Encode, dump: Dump, mint: Callable[[], UUID], dispatched_by: UUID | None = None
 ) -> Plan:
     """The plan of a single job, which has no flow and pays for none."""
-    where = f"job {spec.type!r}"
-    encoded = encode(spec, None)
-    if encoded.sources:
-        raise InvalidFlow(f"{where}: a reference to a node's result can only be used in that node's flow")
-    asked = _asked(spec, spec.overrides, where, dump)
-    options = asked.options
-    if dispatched_by is not None:
-        options = dump({**asked.stored, "dispatched_by": str(dispatched_by)})
-    row = JobRow(
-        mint(), None, Kind.HANDLER, None, asked.queue, spec.type, encoded.args, None, None, asked.priority,
-        asked.optional, asked.delay, asked.run_at, options,
-    )  # fmt: skip
-    plan = Plan(jobs=[row], free=[row])
-    if asked.start_by is not None:
-        plan.deadlines.append(_start(row.id, asked.start_by))
-    if "key" in spec.overrides or "key" in spec.defaults:
-        plan.keys.append(_key(f"job:{spec.type}", row.id, job_options.merge(spec.overrides, spec.defaults)))
+    return compile_jobs([spec], encode, dump, mint, dispatched_by)
+
+
+def compile_jobs(
+    specs: Iterable[JobSpec[Any]],
+    encode: Encode,
+    dump: Dump,
+    mint: Callable[[], UUID],
+    dispatched_by: UUID | None = None,
+) -> Plan:
+    """The plan of jobs without a flow, in the order of ``specs``."""
+    plan = Plan()
+    plan.free = plan.jobs
+    shared: dict[_Alike, _Asked] = {}
+    for spec in specs:
+        where = f"job {spec.type!r}"
+        encoded = encode(spec, None)
+        if encoded.sources:
+            raise InvalidFlow(f"{where}: a reference to a node's result can only be used in that node's flow")
+        asked = None if spec.overrides else shared.get((id(spec.defaults), spec.type, None))
+        if asked is None:
+            asked = _asked(spec, spec.overrides, where, dump)
+            if dispatched_by is not None:
+                asked = asked._replace(options=dump({**asked.stored, "dispatched_by": str(dispatched_by)}))
+            if not spec.overrides:
+                shared[id(spec.defaults), spec.type, None] = asked
+        queue, priority, optional, delay, run_at, options, _, start_by = asked
+        row = JobRow(
+            mint(), None, _HANDLER, None, queue, spec.type, encoded.args, None, None, priority, optional, delay, run_at,
+            options,
+        )  # fmt: skip
+        plan.jobs.append(row)
+        if start_by is not None:
+            plan.deadlines.append(_start(row.id, start_by))
+        if "key" in spec.overrides or "key" in spec.defaults:
+            plan.keys.append(_key(f"job:{spec.type}", row.id, job_options.merge(spec.overrides, spec.defaults)))
     return plan
 
 
@@ -202,7 +225,7 @@ class _RowMaker:
         self._ids = ids
         self._dump = dump
         self._defaults = {flow: _defaults(flow) for flow in self.ends}
-        self._shared: dict[tuple[int, Flow], _Asked] = {}
+        self._shared: dict[_Alike, _Asked] = {}
         self.deadlines = [
             DeadlineRow(id, Deadline.END, flow.deadline, None)
             for flow, id in self.ends.items()
@@ -245,7 +268,7 @@ class _RowMaker:
         if vertex.kind is _HANDLER and node is not None and flow is not None and (spec := node.spec) is not None:
             asked = None
             if node.optional is None and not spec.overrides:
-                asked = self._shared.get((id(spec.defaults), flow))
+                asked = self._shared.get((id(spec.defaults), spec.type, flow))
             return spec.type, asked or self._ask(node, spec, flow, vertex.name)
         # A verdict that is not good spoils nothing: it says what has spoiled the flow already.
         optional = bool(node and node.optional) or vertex.kind is Kind.VERDICT
@@ -296,5 +319,5 @@ class _RowMaker:
             explicit = job_options.merge(said, spec.overrides, self._defaults[flow])
             return _asked(spec, explicit, f"node {name!r}", self._dump)
         asked = _asked(spec, self._defaults[flow], f"node {name!r}", self._dump)
-        self._shared[id(spec.defaults), flow] = asked
+        self._shared[id(spec.defaults), spec.type, flow] = asked
         return asked

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
 from flowrun import InvalidFlow, any_of, at_least, race
-from flowrun.core.compile import compile_flow, compile_job
+from flowrun.core.compile import compile_flow, compile_job, compile_jobs
 from flowrun.core.flow import Flow
 from flowrun.core.job import JobSpec
 from flowrun.core.layout import MAX_DEPTH
@@ -586,3 +586,29 @@ def test_deadlines_of_jobs_and_flows() -> None:
         (rows.by_name["a"].id, 0, 2.0),
     }
     assert rows.plan.scheduled()
+
+
+def test_nodes_of_types_that_are_not_known_share_no_limit() -> None:
+    flow = Flow("f", limit=3)
+    flow.add(JobSpec[Any]("a"))
+    flow.add(JobSpec[Any]("b"))
+    lanes = {row.type: row.queue for row in compiled(flow).plan.jobs if row.kind == 0}
+    assert "type:a" in lanes["a"]
+    assert "type:b" in lanes["b"]
+
+
+def test_jobs_of_one_dispatch_that_say_nothing_themselves_share_what_they_ask_for() -> None:
+    specs = [
+        JobSpec[Any]("a", defaults={"limit": 3, "timeout": 2.0}),
+        JobSpec[Any]("a"),
+        JobSpec[Any]("b"),
+        JobSpec[Any]("a", overrides={"priority": 1, "timeout": 3.0}),
+        JobSpec[Any]("a"),
+    ]
+    plan = compile_jobs(specs, encode, json.dumps, uuid4, UUID(int=7))
+    assert [row.type for row in plan.jobs] == ["a", "a", "b", "a", "a"]
+    assert ["type:a" in row.queue for row in plan.jobs] == [True, False, False, False, False]
+    assert [row.priority for row in plan.jobs] == [5, 5, 5, 1, 5]
+    assert all(json.loads(str(row.options))["dispatched_by"] == str(UUID(int=7)) for row in plan.jobs)
+    assert json.loads(str(plan.jobs[3].options))["timeout"] == 3.0
+    assert len({row.id for row in plan.free}) == 5
