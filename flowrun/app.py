@@ -8,18 +8,18 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 from uuid import UUID
 
 from flowrun.client import bulk
 from flowrun.client.dead import FailedJobs
 from flowrun.client.dispatch import Client
 from flowrun.client.gates import Gates
-from flowrun.client.handlers import Handler, as_register
 from flowrun.client.hooks import HookKind
 from flowrun.client.host import Host
 from flowrun.client.listing import Flows, Jobs, Workers, outcome_of
 from flowrun.client.queues import Queues, check_setting
+from flowrun.client.registering import Registering
 from flowrun.client.retention import Pruned, Retentions, check_age
 from flowrun.client.runs import FlowRun, JobRun
 from flowrun.client.schedules import Cron, Schedules
@@ -32,7 +32,8 @@ from flowrun.core.options import JobOptions, Retention
 from flowrun.core.ticking import Catchup, Overlap
 from flowrun.embedded import EmbeddedPostgres, default_directory, directory_from_dsn
 from flowrun.errors import ConfigurationError
-from flowrun.registry import Registry, define, is_async
+from flowrun.importable import refuse_while_loading
+from flowrun.registry import Registry, is_async
 from flowrun.store import migrate as migrations
 from flowrun.store.pool import Database
 from flowrun.store.prune import Filter
@@ -41,11 +42,9 @@ from flowrun.worker.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
-    from typing import Concatenate
 
     from typing_extensions import Unpack
 
-    from flowrun.client.handlers import AsyncHandler, AsyncJobHandler, Register, ThreadHandler, ThreadJobHandler
     from flowrun.context import CallNext, Job
 
 logger = logging.getLogger("flowrun")
@@ -56,7 +55,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 M = TypeVar("M", bound="Callable[[Job, CallNext], Awaitable[Any]]")
 
 
-class Flowrun:
+class Flowrun(Registering):
     """An app: its handlers, its database.
 
     ``dsn`` is a PostgreSQL URL, or ``embedded:///path`` for a PostgreSQL that flowrun starts itself in that directory.
@@ -110,33 +109,6 @@ class Flowrun:
         self.client.database.dsn, self.client.database.pooler = dsn, pooler
 
     # -- handlers ---------------------------------------------------------------------------------------------------
-
-    # What an `async def` returns is a value too, so the overloads overlap; the first that fits is the right one.
-    @overload
-    def handler(  # type: ignore[overload-overlap] # pyright: ignore[reportOverlappingOverload]
-        self, function: Callable[Concatenate[Job, P], Awaitable[R]], /
-    ) -> AsyncJobHandler[P, R]: ...
-    @overload
-    def handler(self, function: Callable[P, Awaitable[R]], /) -> AsyncHandler[P, R]: ...  # type: ignore[overload-overlap]
-    @overload
-    def handler(self, function: Callable[Concatenate[Job, P], R], /) -> ThreadJobHandler[P, R]: ...
-    @overload
-    def handler(self, function: Callable[P, R], /) -> ThreadHandler[P, R]: ...
-    @overload
-    def handler(self, type: str | None = None, /, **options: Unpack[JobOptions]) -> Register: ...
-    def handler(self, function: Any = None, /, **options: Unpack[JobOptions]) -> Any:
-        """Register a function as the handler of a type (default: the function's name).
-
-        An ``async def`` runs on the event loop, a plain ``def`` in a thread. The options are defaults for its jobs.
-        Raises ConfigurationError when the function cannot be a handler or the type is taken.
-
-            @app.handler("charge_payment", queue="billing", attempts=5, timeout=30.0)
-            async def charge_payment(order_id: int, token: str) -> Receipt: ...
-        """
-        if callable(function):
-            return self._register(function, None, options)
-        type: str | None = function
-        return as_register(lambda decorated: self._register(decorated, type, options))
 
     def job(self, type: str, args: Mapping[str, Any] | None = None, **options: Unpack[JobOptions]) -> JobSpec[Any]:
         """A job by the name of its type: its handler may live in another program.
@@ -398,12 +370,6 @@ class Flowrun:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _register(self, function: Callable[..., Any], type: str | None, options: JobOptions) -> Handler[..., Any]:
-        name = type or getattr(function, "__name__", "?")
-        definition = define(function, type, job_options.check(options, f"handler {name!r}"))
-        self.registry.add(definition)
-        return Handler(definition, self.client)
-
     def _queues(self) -> list[str]:
         named = [definition.options.get("queue", "default") for definition in self.registry]
         return list(dict.fromkeys(["default", *named]))
@@ -416,6 +382,7 @@ class Flowrun:
         return self._opening[1]
 
     async def _open(self) -> None:
+        refuse_while_loading()
         self.client.renew()
         async with AsyncExitStack() as stack:
             if self._directory is not None:

@@ -25,6 +25,7 @@ class SettingsOptions(TypedDict, total=False):
     max_payload: int
     error_text: int
     crash_limit: int
+    processes: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,8 @@ class Settings:
     """Longest message or traceback kept of a failed attempt, in characters."""
     crash_limit: int = 5
     """How often a job may be lost with a worker that died, before it has failed: it may be what kills them."""
+    processes: int | None = None
+    """How many processes a worker has for handlers with ``process=True`` (default: one for each core it may use)."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("lease", 0.5, 86_400.0), ("poll", 0.05, 3_600.0)):
@@ -57,10 +60,13 @@ class Settings:
                 raise ConfigurationError(f"{name} must be a number of seconds; got {value!r}")
             if not low <= value <= high:
                 raise ConfigurationError(f"{name} must be between {low} and {high} seconds; got {value!r}")
-        for name, least in (("pool_size", 1), ("max_payload", 64), ("error_text", 100), ("crash_limit", 1)):
+        least = {"pool_size": 1, "max_payload": 64, "error_text": 100, "crash_limit": 1, "processes": 1}
+        if self.processes is None:
+            del least["processes"]
+        for name, lowest in least.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigurationError(f"{name} must be a whole number, at least {least}; got {value!r}")
+            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+                raise ConfigurationError(f"{name} must be a whole number, at least {lowest}; got {value!r}")
 
     @property
     def heartbeat(self) -> float:

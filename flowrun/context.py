@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -36,6 +36,16 @@ OUTCOMES: dict[int, Literal["succeeded", "failed", "cancelled", "skipped"]] = {
 }
 
 
+class _Done:
+    """Awaited, it is over already."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
+
+
+DONE: Awaitable[None] = _Done()
+
+
 class Services(Protocol):
     """What a running job asks of the worker that runs it."""
 
@@ -51,8 +61,8 @@ class Services(Protocol):
         """Add a node to the job's own flow."""
         ...
 
-    async def report(self, fraction: float, message: str | None) -> None:
-        """Say how far the job is."""
+    def report(self, fraction: float, message: str | None) -> Awaitable[None]:
+        """Say how far the job is: when awaited, or, where no event loop runs, at once."""
         ...
 
 
@@ -327,10 +337,11 @@ class Job:
             raise FlowrunError("job.transaction() is there while a worker runs the job")
         return self._services.transaction()
 
-    async def progress(self, fraction: float, message: str | None = None) -> None:
+    def progress(self, fraction: float, message: str | None = None) -> Awaitable[None]:
         """Say how far the job is, from 0 to 1, for all who ask for its status. Stored at once; the last word counts.
 
-        A ``message`` is kept up to 500 characters. Raises ValueError for a fraction that is none.
+        A plain function, in its thread or process, just calls it. A ``message`` is kept up to 500 characters. Raises
+        ValueError for a fraction that is none.
 
             await job.progress(0.5, "rendered")
         """
@@ -339,8 +350,7 @@ class Job:
             raise ValueError(f"progress is a number from 0 to 1; got {str(fraction)[:80]}")
         if message is not None and not isinstance(message, str):
             raise ValueError(f"the message of a progress is a text; got {type(message).__name__}")
-        if self._services is not None:
-            await self._services.report(float(fraction), message)
+        return DONE if self._services is None else self._services.report(float(fraction), message)
 
     def __repr__(self) -> str:
         """Type, id and attempt; never the arguments."""

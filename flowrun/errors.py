@@ -6,6 +6,7 @@ FlowrunError
 ├── InvalidFlow                 a flow cannot be dispatched as written (also ValueError)
 ├── DuplicateKey                the key is held by another job or flow, and on_conflict="raise"
 ├── UnknownHandler              no handler of that type is registered (also LookupError)
+├── ProcessDied                 the process of a handler with process=True ended before the handler did
 ├── LeaseLost                   a handler's job is somebody else's by now, or has ended
 ├── NotPossible                 a job or flow is not in a state in which that can be done
 ├── NotFound                    no job or flow with that id is stored (also LookupError)
@@ -59,6 +60,7 @@ __all__ = [
     "NotPossible",
     "NotStorable",
     "PoolExhausted",
+    "ProcessDied",
     "Retry",
     "RunError",
     "SchemaTooNew",
@@ -98,6 +100,10 @@ class UnknownHandler(FlowrunError, LookupError):
 
 class NotFound(FlowrunError, LookupError):
     """No job, flow or node of that id or name is stored."""
+
+
+class ProcessDied(FlowrunError):
+    """The process of a handler with ``process=True`` ended before the handler did; the message says how."""
 
 
 class LeaseLost(FlowrunError):

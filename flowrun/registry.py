@@ -13,6 +13,7 @@ from flowrun.annotations import adaptable
 from flowrun.context import Job, JobError
 from flowrun.core.options import JobOptions, check_name
 from flowrun.errors import ConfigurationError, FlowrunError, InvalidArguments, UnknownHandler
+from flowrun.importable import Address, address
 
 _EXTRA = inspect.Parameter.VAR_KEYWORD
 _UNSUPPORTED = {
@@ -39,6 +40,8 @@ class Definition:
     """The parameter that receives the failure because of which the job was dispatched."""
     on_failure: Definition | None = None
     """The handler of what runs when a job of this type has failed."""
+    address: Address | None = None
+    """Where a process of its own finds it (``process=True``)."""
     of_failure: bool = False
     """It is such a handler: the job it sees is the one that failed."""
 
@@ -240,7 +243,7 @@ def is_async(function: Callable[..., Any]) -> bool:
 _PLAIN_TYPES = (int, float, str, bool, dict, list)
 
 
-def define(function: Callable[..., Any], type: str | None, options: JobOptions) -> Definition:
+def define(function: Callable[..., Any], type: str | None, options: JobOptions, *, process: bool = False) -> Definition:
     """Read a function's signature once. Raises ConfigurationError if it cannot be a handler."""
     name = type if type is not None else getattr(function, "__name__", "")
     check_name("a handler's type", name)
@@ -254,6 +257,8 @@ def define(function: Callable[..., Any], type: str | None, options: JobOptions) 
             f"handler {name!r} is a generator function; a handler returns its result, it cannot yield"
         )
     threaded = not is_async(function)
+    if process and not threaded:
+        raise ConfigurationError(f"handler {name!r}: process=True is for a plain def; an async def runs on the loop")
     signature = inspect.signature(function)
     hints = _hints(function)
     job_parameter: str | None = None
@@ -269,6 +274,8 @@ def define(function: Callable[..., Any], type: str | None, options: JobOptions) 
             job_parameter = parameter.name
         if hints.get(parameter.name) is JobError:
             error_parameter = parameter.name
+    if process and error_parameter is not None:
+        raise ConfigurationError(f"handler {name!r}: with process=True it can take no JobError")
     own = (job_parameter, error_parameter)
     kept = [parameter for parameter in signature.parameters.values() if parameter.name not in own]
     return Definition(
@@ -280,6 +287,7 @@ def define(function: Callable[..., Any], type: str | None, options: JobOptions) 
         signature.replace(parameters=kept),
         _place(function),
         error_parameter,
+        address=address(function, f"handler {name!r}") if process else None,
     )
 
 

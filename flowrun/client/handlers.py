@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Never, ParamSpec, Protocol, TypeVar, cast, overload
 
 from flowrun.client.specs import JobSpec
 from flowrun.context import Job, JobError
@@ -151,6 +151,19 @@ class Register(Protocol):
     def __call__(self, function: Callable[P, Awaitable[R]], /) -> AsyncHandler[P, R]: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, function: Callable[Concatenate[Job, P], R], /) -> ThreadJobHandler[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> ThreadHandler[P, R]: ...
+
+
+class ProcessRegister(Protocol):
+    """What ``@app.handler("name", process=True)`` returns: a decorator for a plain ``def``."""
+
+    @overload
+    def __call__(self, function: Callable[..., Awaitable[Any]], /) -> Never: ...
+    @overload
+    def __call__(  # pyright: ignore[reportOverlappingOverload]
+        self, function: Callable[Concatenate[Job, P], R], /
+    ) -> ThreadJobHandler[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> ThreadHandler[P, R]: ...
 

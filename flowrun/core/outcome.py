@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from flowrun.core import backoff as backoffs
+from flowrun.core.attempt import Failure
 from flowrun.core.backoff import Backoff
 from flowrun.core.options import JobOptions, qualified, stored_backoff
 from flowrun.errors import Discard, InvalidArguments, NotStorable, Retry, Snooze
@@ -44,6 +45,18 @@ class Over:
 OVER = Over()
 
 
+class RaisedElsewhere(Exception):
+    """What a handler in a process of its own raised, as far as can be told here: no exception is made by its name."""
+
+    def __init__(self, failure: Failure, kinds: frozenset[str], final: bool) -> None:
+        super().__init__(f"{failure.error_type}: {failure.message}")
+        self.failure = failure
+        self.kinds = kinds
+        """The names of its type and of those above it."""
+        self.final = final
+        """It fails the job, whatever attempts are left."""
+
+
 def policy(handler: JobOptions, stored: Mapping[str, Any]) -> Policy:
     """What holds for a job: what was stored with it, else what its handler says, else the defaults."""
     before = stored.get("before", 0) + stored.get("lost", 0)
@@ -61,12 +74,14 @@ def decide(error: BaseException, attempt: int, policy: Policy, draw: float) -> A
     """What follows when ``attempt`` ended with ``error``; ``draw`` is a random number in [0, 1) for the jitter."""
     if isinstance(error, Snooze):
         return Again(_delay(error.delay), attempt - 1)
-    if isinstance(error, Discard | InvalidArguments | NotStorable) or attempt >= policy.attempts:
+    elsewhere = error if isinstance(error, RaisedElsewhere) else None
+    final = isinstance(error, Discard | InvalidArguments | NotStorable) or (elsewhere is not None and elsewhere.final)
+    if final or attempt >= policy.attempts:
         return OVER
     if isinstance(error, Retry):
         delay = _backoff(policy, attempt, draw) if error.delay is None else _delay(error.delay)
         return Again(delay, attempt)
-    kinds = {qualified(kind) for kind in type(error).__mro__}
+    kinds = elsewhere.kinds if elsewhere is not None else {qualified(kind) for kind in type(error).__mro__}
     if not kinds.isdisjoint(policy.give_up_on) or (policy.retry_on is not None and kinds.isdisjoint(policy.retry_on)):
         return OVER
     return Again(_backoff(policy, attempt, draw), attempt)

@@ -10,7 +10,8 @@ from uuid import UUID
 from flowrun import codec
 from flowrun.context import JobError
 from flowrun.core.attempt import Claimed, Failure
-from flowrun.errors import HandlerSignal, InvalidArguments
+from flowrun.core.outcome import RaisedElsewhere
+from flowrun.errors import HandlerSignal, InvalidArguments, ProcessDied
 
 
 class AttemptTimeout(TimeoutError):
@@ -19,6 +20,8 @@ class AttemptTimeout(TimeoutError):
 
 def describe(error: BaseException, limit: int) -> Failure:
     """An exception as it is kept: always storable, whatever it holds, and never its frames' local values."""
+    if isinstance(error, RaisedElsewhere):
+        return error.failure
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     try:
@@ -26,7 +29,7 @@ def describe(error: BaseException, limit: int) -> Failure:
     except Exception:  # noqa: BLE001 - a user's __str__
         message = f"<unprintable {kind.__qualname__}>"
     trace: str | None = None
-    if not isinstance(error, HandlerSignal | InvalidArguments | AttemptTimeout):
+    if not isinstance(error, HandlerSignal | InvalidArguments | AttemptTimeout | ProcessDied):
         try:
             frames = traceback.TracebackException.from_exception(error, limit=-50, max_group_depth=5)
             trace = codec.clean_text("".join(frames.format()), limit)

@@ -25,6 +25,7 @@ from flowrun.core.states import Outcome
 from flowrun.errors import InvalidArguments, Snooze
 from flowrun.registry import Definition, Registry
 from flowrun.worker.failures import AttemptTimeout, cause_of, describe
+from flowrun.worker.processes import Processes
 from flowrun.worker.threads import Threads
 
 logger = logging.getLogger("flowrun.job")
@@ -38,6 +39,7 @@ class Runner:
         registry: Registry,
         *,
         threads: Threads,
+        processes: Processes,
         services: Callable[[Claimed], Services],
         attempt: ContextVar[Claimed | None],
         middleware: Sequence[Callable[..., Any]] = (),
@@ -46,6 +48,7 @@ class Runner:
     ) -> None:
         self._registry = registry
         self._threads = threads
+        self._processes = processes
         self._services = services
         self._attempt = attempt
         self._middleware = middleware
@@ -68,7 +71,7 @@ class Runner:
                     rules = policy(definition.options, codec.load(job.options))
                 if job.attempt > rules.attempts:
                     return self._gave_up(job, rules)
-                value = await self._call(job, definition, self._arguments(job, definition, rules), rules)
+                value = await self._call(job, definition, rules)
             job.over = True
             if job.settled:
                 return _over(job)
@@ -135,16 +138,30 @@ class Runner:
         known = self._known[type] = (definition, rules, simple)
         return known
 
-    async def _call(self, job: Claimed, definition: Definition, arguments: dict[str, Any], rules: Policy) -> Any:
-        """Call the handler in a cancel scope, by which its time ends, or it is asked to stop."""
-        value: Any = None
-        timeout = rules.timeout
+    async def _call(self, job: Claimed, definition: Definition, rules: Policy) -> Any:
+        """Call the handler where its kind is called."""
+        if definition.address is not None:
+            return await self._call_in_process(job, definition, rules)
+        arguments = self._arguments(job, definition, rules)
         call: Callable[[], Any] = partial(definition.function, **arguments)
         if definition.threaded:
             call = partial(self._threads.run, call, job)
+        return await self._within(job, rules, call, arguments.get(definition.job_parameter or ""))
+
+    async def _call_in_process(self, job: Claimed, definition: Definition, rules: Policy) -> Any:
+        """The attempt's time begins when a process is there that has imported the handler."""
+        args = job.args if job.bindings is None else codec.dump(_filled_in(job))
+        context = _context(job, rules, self._services(job))
+        async with self._processes.one(definition) as process:
+            call = partial(process.run, self._processes.request(definition, args, context, job), context.progress)
+            return await self._within(job, rules, call, context)
+
+    async def _within(self, job: Claimed, rules: Policy, call: Callable[[], Any], context: Job | None) -> Any:
+        """Call in a cancel scope, by which its time ends, or it is asked to stop; with all middleware around."""
+        value: Any = None
+        timeout = rules.timeout
         if self._middleware:
-            context = arguments.get(definition.job_parameter or "") or _context(job, rules, self._services(job))
-            call = _around(self._middleware, context, call)
+            call = _around(self._middleware, context or _context(job, rules, self._services(job)), call)
         with anyio.CancelScope(deadline=anyio.current_time() + timeout if timeout else math.inf) as job.scope:
             value = await call()
         if job.scope.cancel_called and not job.interrupted:
@@ -153,16 +170,8 @@ class Runner:
         return value
 
     def _arguments(self, job: Claimed, definition: Definition, rules: Policy) -> dict[str, Any]:
-        if job.bindings is None:
-            arguments = definition.decode(job.args)
-        else:
-            plain = codec.load(job.args)
-            results = [None if value is None else codec.load(value) for value in job.values or ()]
-            try:
-                put_back(plain, codec.load(job.bindings), results)
-            except Unresolved as error:
-                raise InvalidArguments(f"job of type {job.type!r}, {error}") from None
-            arguments = definition.decode_value(plain)
+        bound = job.bindings is not None
+        arguments = definition.decode_value(_filled_in(job)) if bound else definition.decode(job.args)
         if definition.job_parameter is not None:
             context = _failed_job if definition.of_failure else _context
             arguments[definition.job_parameter] = context(job, rules, self._services(job))
@@ -200,6 +209,17 @@ class Runner:
         message = f"all {rules.attempts} attempts are used up"
         error = codec.dump({"type": "flowrun.AttemptsUsedUp", "message": message})
         return Ending(job.id, job.lease, job.attempt, Outcome.FAILED, error=error)
+
+
+def _filled_in(job: Claimed) -> dict[str, Any]:
+    """A job's arguments with the results they refer to. Raises InvalidArguments."""
+    plain: dict[str, Any] = codec.load(job.args)
+    results = [None if value is None else codec.load(value) for value in job.values or ()]
+    try:
+        put_back(plain, codec.load(job.bindings or "[]"), results)
+    except Unresolved as error:
+        raise InvalidArguments(f"job of type {job.type!r}, {error}") from None
+    return plain
 
 
 def interrupt(job: Claimed, task: asyncio.Task[Any]) -> None:

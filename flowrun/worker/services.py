@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from uuid import UUID
 from flowrun import codec
 from flowrun.client.dispatch import Client
 from flowrun.client.shield import shielded
+from flowrun.context import DONE
 from flowrun.core.attempt import Claimed
 from flowrun.errors import FlowrunError, NotStorable
 from flowrun.registry import Returned, is_async
@@ -41,7 +42,8 @@ class JobServices:
     """The services of one attempt. See flowrun.context.Services."""
 
     __slots__ = (
-        "_client", "_database", "_id", "_job", "_known", "_loading", "_max_payload", "_running", "_threads", "_worker",
+        "_client", "_database", "_id", "_job", "_known", "_loading", "_loop", "_max_payload", "_running", "_threads",
+        "_worker",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +59,7 @@ class JobServices:
         self._known: dict[str, str] | None = None
         """By name: what earlier steps came to, as JSON. None: not asked yet."""
         self._loading: asyncio.Lock | None = None
+        self._loop = asyncio.get_running_loop()
         self._running: dict[str, _Running] = {}
 
     async def step(self, name: str, call: partial[Any]) -> Any:
@@ -84,10 +87,16 @@ class JobServices:
         """Add a node to the job's own flow, when the attempt succeeds."""
         return self._client.outbox(self._job).spawn(spec, after, name, detached)
 
-    async def report(self, fraction: float, message: str | None) -> None:
-        """Store how far the job is."""
+    def report(self, fraction: float, message: str | None) -> Awaitable[None]:
+        """Store how far the job is: when awaited; from a thread, at once."""
         text = None if message is None else codec.clean_text(message, MESSAGE)
-        await memory.report_progress(self._database, self._id, fraction, text)
+        storing = memory.report_progress(self._database, self._id, fraction, text)
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            asyncio.run_coroutine_threadsafe(storing, self._loop).result()
+            return DONE
+        return storing
 
     async def _load(self) -> dict[str, str]:
         """Read once what is remembered, also in a first attempt: one that snoozed was the first, too."""

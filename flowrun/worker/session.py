@@ -19,6 +19,7 @@ from flowrun.core.options import SYSTEM_QUEUE
 from flowrun.store.pool import PINNED
 from flowrun.store.queues import QueueSetting
 from flowrun.worker.buffer import Buffer
+from flowrun.worker.processes import Processes
 from flowrun.worker.run import Runner, interrupt
 from flowrun.worker.services import JobServices
 from flowrun.worker.threads import Threads
@@ -57,9 +58,12 @@ class Session:
         self.buffer = Buffer(self.concurrency)
         self.wake = Wake()
         self.threads = threads = Threads(self.concurrency)
+        limit = settings.processes or _cores()
+        self.processes = Processes(limit, max_payload=settings.max_payload, error_text=settings.error_text)
         self.runner = Runner(
             self.client.registry,
             threads=threads,
+            processes=self.processes,
             services=partial(JobServices, self.client, threads, settings.max_payload, (self.id, self.name)),
             attempt=self.client.attempt,
             middleware=self.client.registry.middleware,
@@ -151,3 +155,8 @@ class Session:
     async def connect(self, patience: float, **settings: Any) -> Any:
         """A connection of one's own, planner pinned; ``patience``: seconds that an answer may take."""
         return await self.client.database.connect({**PINNED, **settings}, patience=patience)
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -116,6 +116,7 @@ class Supervisor:
         group.start_soon(heartbeat.run)
         await heartbeat.listening()
         group.start_soon(settler.run)
+        group.start_soon(session.processes.run)
         group.start_soon(_within, consumers, handlers_ended, consumer.run, session, settler)
         group.start_soon(_within, claims, anyio.Event(), self._claim, session, settler)
         group.start_soon(upkeep.watch_queues, session)

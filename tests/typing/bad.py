@@ -27,7 +27,13 @@ def resize(path: str) -> str:
     return path
 
 
+@app.handler(process=True)
+def train(rows: int) -> float:
+    return rows / 2
+
+
 async def main() -> None:
+    train.job(rows="many")  # wrong
     charge.job(order_id="1", token="t")  # wrong
     charge.job(order=1, token="t")  # wrong
     charge.job(1)  # wrong

@@ -52,6 +52,17 @@ def resize(path: str) -> str:
     return path
 
 
+@app.handler("train", process=True, timeout=60.0)
+def train(rows: int) -> float:
+    return rows / 2
+
+
+@app.handler(process=True)
+def train_with_job(job: Job, rows: int) -> str:
+    job.progress(0.5)
+    return f"{job.id}{rows}"
+
+
 @app.handler(queue="thumbs")
 def resize_with_job(job: Job, path: str, width: int = 100) -> bytes:
     return f"{job.id}{path}{width}".encode()
@@ -75,6 +86,8 @@ async def main() -> None:
     accepts(charge_payment)
     assert_type(await charge_payment(order_id=1, token="t"), Receipt)
     assert_type(resize("a.png"), str)
+    assert_type(train(rows=3), float)
+    assert_type(await train_with_job.job(rows=1).dispatch(), JobRun[str])
     run = await charge_payment.dispatch(order_id=1, token="t")
     assert_type(run, JobRun[Receipt])
     assert_type(await run.result(timeout=10), Receipt)
