@@ -155,7 +155,7 @@ async def send_mail(job: Job, to: str, subject: str) -> None:
     await execute("insert into mails values ($1, $2, $3) on conflict do nothing", job.id, to, subject)
 
 
-@app.handler(timeout=30.0, optional=True)  # draws a page: its own process, so that nobody waits for it
+@app.handler(process=True, timeout=30.0, optional=True)  # draws a page: its own process, so that nobody waits for it
 def write_invoice(receipt: Receipt) -> str:
     return f"Invoice {receipt.charge}: {receipt.cents / 100:.2f} EUR"
 
