@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from tests.chaos import plants
 from tests.chaos.run import Plan, Report, play
 
 STRETCH = 120.0
@@ -36,7 +37,10 @@ def main() -> int:
     parser.add_argument(
         "--keep", type=Path, help="a directory for journals and logs (default: deleted when all is well)"
     )
+    parser.add_argument("--prove", action="store_true", help="plant each bug in a short run: each must be found")
     asked = parser.parse_args()
+    if asked.prove:
+        return prove(asked)
     total: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     left, seed = asked.minutes * 60, asked.seed
@@ -59,6 +63,23 @@ def main() -> int:
     print(f"\n{total.total()} faults: " + ", ".join(f"{n} {kind}" for kind, n in sorted(total.items())))
     print(", ".join(f"{n:,} {what}" for what, n in counts.items()) + "; all that must hold held")
     return 0
+
+
+def prove(asked: argparse.Namespace) -> int:
+    """Plant one bug after the other. Exit code 1 if one is not found."""
+    missed = []
+    for name, plant in plants.PLANTS.items():
+        if asked.plant not in (None, name):
+            continue
+        place = Path(tempfile.mkdtemp(prefix="flowrun-chaos-"))
+        plan = Plan(asked.seed, 30.0, place, 3, 20.0, 3.0, list(plant.faults), name, still=15.0)
+        report = asyncio.run(_until_terminated(plan))
+        found = {problem.invariant for problem in report.problems}
+        hits = sorted(one for one in found if one.startswith(plant.finds))
+        print(f"{time.strftime('%X')} {name}: {', '.join(hits) or 'NOT FOUND'} (of {sorted(found)})", flush=True)
+        missed += [name] * (not hits)
+        shutil.rmtree(place, ignore_errors=True)
+    return 1 if missed else 0
 
 
 async def _until_terminated(plan: Plan) -> Report:

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial, wraps
+from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,6 +20,8 @@ from flowrun import Flow, Flowrun, Job, backoff
 from tests.chaos.journal import Journal
 from tests.model import playing, wild
 from tests.model.playing import Playground
+
+_runs = count()
 
 TABLES = """
 create schema if not exists chaos;
@@ -82,7 +85,7 @@ def told(journal: Journal, function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     async def run(*args: Any, **given: Any) -> Any:
         job: Job = given["job"] if "job" in given else args[0]
-        about = {"job": str(job.id), "n": job.attempt, "name": job.name}
+        about = {"job": str(job.id), "n": job.attempt, "name": job.name, "run": next(_runs)}
         number = given.get("number", given.get("flow"))
         journal.write("start", **about, type=job.type, number=number, part=given.get("name"), given=given.get("given"))
         more: dict[str, Any] = {}

@@ -64,15 +64,15 @@ class Attempt:
 def attempts(lines: list[Line], deaths: dict[int, float]) -> list[Attempt]:
     """What ran when. ``deaths``: by process, when it was gone."""
     found: list[Attempt] = []
-    running: dict[tuple[str, int, int], Attempt] = {}
+    running: dict[tuple[int, int], Attempt] = {}
     for line in lines:
         if line.event == "start":
             attempt = Attempt(line.about["job"], line.about["n"], line.pid, line.at, about=line.about)
             attempt.end = deaths.get(line.pid, float("inf"))
-            running[attempt.job, attempt.number, line.pid] = attempt
+            running[line.pid, line.about["run"]] = attempt
             found.append(attempt)
         elif line.event == "end":
-            attempt = running.pop((line.about["job"], line.about["n"], line.pid))
+            attempt = running.pop((line.pid, line.about["run"]))
             attempt.end, attempt.ended = line.at, True
             attempt.about = {**attempt.about, **line.about}
     return found

@@ -54,6 +54,7 @@ class Plan:
     """Only these faults."""
     plant: str | None = None
     """A bug to be planted into the workers and the dispatcher."""
+    still: float = STILL
 
 
 @dataclass
@@ -230,12 +231,12 @@ async def _come_to_rest(plan: Plan, server: Server, fleet: Fleet) -> list[str]:
         tending = Tending(app, plan.place)
         connection = await asyncpg.connect(server.dsn, server_settings={"statement_timeout": "0"})
         try:
-            return await _watch(connection, tending)
+            return await _watch(connection, tending, plan.still)
         finally:
             await connection.close()
 
 
-async def _watch(connection: asyncpg.Connection, tending: Tending) -> list[str]:
+async def _watch(connection: asyncpg.Connection, tending: Tending, still: float) -> list[str]:
     moved, last = time.monotonic(), None
     while True:
         await tending.tend(connection)
@@ -247,7 +248,7 @@ async def _watch(connection: asyncpg.Connection, tending: Tending) -> list[str]:
             return []
         if now != last:
             moved, last = time.monotonic(), now
-        if time.monotonic() - moved > STILL:
+        if time.monotonic() - moved > still:
             rows = await connection.fetch(
                 "select j.id, j.name, j.type, j.flow_id, s.state from flowrun.jobs j join flowrun.job_status s"
                 " on s.id = j.id where s.finished_at is null limit 30"
