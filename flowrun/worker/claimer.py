@@ -66,6 +66,8 @@ class Claimer:
             try:
                 connection = await self._session.connect(self._session.patience, synchronous_commit="off")
                 await self._give_back_doubtful(connection)
+                # The claim that was lost may be the one that a notification had brought about.
+                self._bell.ring_all()
                 while True:
                     await self._step(connection)
             except LOST as error:

@@ -182,7 +182,7 @@ def once(evidence: Evidence) -> list[Problem]:
 
 def stored_as(kind: str) -> str:
     """The type of the job that a kind becomes."""
-    return "relay" if kind in ("single", "delayed", "keyed", "bought") else kind
+    return "relay" if kind in ("single", "delayed", "keyed", "bought", "long") else kind
 
 
 def purchases(evidence: Evidence) -> list[Problem]:

@@ -106,6 +106,12 @@ class Faults:
         self.fleet.journal.write("fault begins", kind=kind)
         try:
             pids = await self.kinds()[kind]()
+            for _ in range(20):
+                if pids is not None:
+                    break
+                # Nobody is there whom it could befall: in a moment somebody may be.
+                await asyncio.sleep(0.5)
+                pids = await self.kinds()[kind]()
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
             self.fleet.journal.write("fault failed", kind=kind, error=repr(error))
             # It may have begun: what it did to whom is not known.

@@ -26,6 +26,7 @@ KINDS = {
     "hanging": 4,
     "keyed": 4,
     "bought": 5,
+    "long": 4,
 }
 """How often each kind is dispatched, in relation to the others."""
 
@@ -117,6 +118,9 @@ def single(app: Flowrun, kind: str, number: int) -> Any:
         return app.job("relay", {"number": number, "given": []}, delay=delay(number))
     if kind == "keyed":
         return app.job("relay", {"number": number, "given": []}, key=f"key {number}")
+    if kind == "long":
+        # So long that another worker is not done with it when a stopped one wakes up.
+        return app.job("relay", {"number": number, "given": [], "pause": random.uniform(1.0, 6.0)})
     if kind in ("single", "bought"):
         given = {"number": number, "given": [], "pause": random.choice([0.0, 0.0, 0.05, 0.5])}
         given["fails"] = random.choice([0, 0, 0, 1])

@@ -32,7 +32,6 @@ from tests.chaos.proxy import Proxy
 from tests.chaos.server import Pooler, Server, can_mount, has_pooler
 from tests.chaos.worker import LEASE, OPTIONS, Settings
 from tests.model import varied
-from tests.model.arena import UNDER_WAY
 
 STILL = 45.0
 """Seconds without any progress after which what is left is called stuck: many leases, polls and backoffs."""
@@ -65,6 +64,7 @@ class Report:
     missing: list[str] = field(default_factory=list)
     problems: list[checker.Problem] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    evidence: checker.Evidence | None = None
 
     @property
     def injected(self) -> Counter[str]:
@@ -85,14 +85,18 @@ async def play(plan: Plan) -> Report:
         stalls = Stalls(faults.done)
         try:
             await _begun(fleet)
+            fleet.journal.write("phase", name="trouble")
             frozen = Frozen(server.dsn)
             watching = asyncio.create_task(frozen.watch())
             planned = await _make_trouble(plan, faults)
+            fleet.journal.write("phase", name="rest")
             for member in fleet.members:
                 member.change = lambda settings: settings
             ended = await _come_to_rest(plan, server, fleet)
             watching.cancel()
+            fleet.journal.write("phase", name="end")
             await fleet.end()
+            fleet.journal.write("phase", name="over")
         finally:
             stalls.stop()
             for keeper in keepers:
@@ -104,7 +108,7 @@ async def play(plan: Plan) -> Report:
                     await member.process.wait()
         report = Report(plan, list(faults.done), planned, faults.missing())
         evidence = await checker.gather(server.dsn, plan.place, fleet.deaths, faults.done, frozen.seen)
-        report.counts = evidence.counts()
+        report.counts, report.evidence = evidence.counts(), evidence
         report.problems = [checker.Problem("process", what) for what in fleet.surprises]
         report.problems += [checker.Problem("I10 stuck", what) for what in ended]
         report.problems += await checker.check(server.dsn, evidence)
@@ -244,7 +248,7 @@ async def _watch(connection: asyncpg.Connection, tending: Tending, still: float)
             "select (select count(*) from flowrun.finished), (select count(*) from flowrun.attempts),"
             " (select coalesce(sum(need), 0) from flowrun.blocked), (select count(*) from flowrun.gates)"
         )
-        if not await connection.fetchval(UNDER_WAY) and not await tending.wanting(connection):
+        if not await connection.fetchval(ANYTHING) and not await tending.wanting(connection):
             return []
         if now != last:
             moved, last = time.monotonic(), now
@@ -253,7 +257,11 @@ async def _watch(connection: asyncpg.Connection, tending: Tending, still: float)
                 "select j.id, j.name, j.type, j.flow_id, s.state from flowrun.jobs j join flowrun.job_status s"
                 " on s.id = j.id where s.finished_at is null limit 30"
             )
-            return [f"{dict(row)} has not ended" for row in rows]
+            held = await connection.fetch("select * from flowrun.leases limit 5")
+            wanted = await tending.wanting(connection)
+            return [f"{dict(row)} has not ended" for row in rows] + [
+                f"still there at rest: {dict(row)}" for row in [*held, *wanted]
+            ]
         await asyncio.sleep(0.3)
 
 
@@ -289,6 +297,10 @@ class Tending:
         return again + await connection.fetch(HANGING)
 
 
+ANYTHING = """
+select exists (select from flowrun.leases where jobs <> '{}') or exists (select from flowrun.ready)
+    or exists (select from flowrun.scheduled) or exists (select from flowrun.blocked) or exists (select from flowrun.gates)
+"""
 OPEN_GATES = """
 select distinct root.id, root.name from flowrun.gates g join flowrun.jobs j on j.id = g.id
 join flowrun.flows f on f.id = j.flow_id join flowrun.flows root on root.id = f.root_id

@@ -380,3 +380,20 @@ async def test_failures_of_rescued_jobs_are_late(connection: asyncpg.Connection,
     assert settled.ids == []
     assert await places(connection, jobs[0].id) == ["ready"]
     assert await connection.fetchval("select count(*) from flowrun.attempts") == 1
+
+
+async def test_numbers_that_were_voided_long_ago_are_forgotten(connection: asyncpg.Connection, sql: Statements) -> None:
+    """A row for every answer that was ever lost would be there as long as the worker lives."""
+    worker, other = await Worker(connection, sql).register(), await Worker(connection, sql).register()
+    for one in (worker, other):
+        await upkeep.hand_back(connection, sql, worker_id=one.id, leases=[1, 2])
+    await upkeep.hand_back(connection, sql, worker_id=worker.id, leases=[3])
+    numbers = "select array_agg(n order by n) from flowrun.leases where worker_id = $1"
+    assert await connection.fetchval(numbers, worker.id) == [1, 2, 3]
+    await connection.execute("update flowrun.leases set claimed_at = now() - interval '61 minutes' where n < 3")
+    await put(connection, sql, job_row())
+    await worker.claim(1, lease=50)
+    await connection.execute("update flowrun.leases set claimed_at = now() - interval '2 hours' where n = 50")
+    await upkeep.hand_back(connection, sql, worker_id=worker.id, leases=[90])
+    assert await connection.fetchval(numbers, worker.id) == [3, 50, 90], "what holds a job is no void"
+    assert await connection.fetchval(numbers, other.id) == [1, 2]

@@ -1,0 +1,55 @@
+"""PostgreSQL is shut down at once, as in a crash, and started again: that costs time and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from flowrun import DatabaseUnavailable, Flowrun
+from tests.chaos.run import prepare
+from tests.chaos.server import Server
+
+pytestmark = pytest.mark.timeout(150)
+
+
+async def test_a_restart_costs_nothing_but_time(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    for place in tmp_path.parents[:2]:
+        place.chmod(0o755)  # the server's user has to get through
+    async with Server(tmp_path) as server:
+        await prepare(server.dsn)
+        app = Flowrun(server.dsn, lease=10.0, poll=30.0)
+        ran: Counter[int] = Counter()
+
+        @app.handler(attempts=1)
+        async def note(number: int) -> int:
+            ran[number] += 1
+            await asyncio.sleep(0.02)
+            return number
+
+        async with app.worker(concurrency=4), Flowrun(server.dsn) as other:
+            chains = [
+                await other.chain(*(other.job("note", {"number": n * 10 + k}) for k in range(5))).dispatch()
+                for n in range(20)
+            ]
+            while len(ran) < 10:
+                await asyncio.sleep(0.005)
+            waiting = asyncio.create_task(chains[-1].wait(timeout=60))
+            await server.stop(immediate=True)
+            with pytest.raises(DatabaseUnavailable, match="cannot reach PostgreSQL at 127.0.0.1"):
+                await other.job("note", {"number": 1000}).dispatch()
+            await server.start()
+            assert (await waiting).state == "succeeded"
+            for chain in chains:
+                assert (await chain.wait(timeout=60)).state == "succeeded"
+            # The poll is far away: notifications are heard again.
+            assert await (await other.job("note", {"number": 999}).dispatch()).result(timeout=20) == 999
+        connection = await asyncpg.connect(server.dsn)
+        assert await connection.fetchval("select count(*) from flowrun.attempts") == 0, "no attempt was used"
+        await connection.close()
+        assert set(ran) - {999} == {n * 10 + k for n in range(20) for k in range(5)}
+        assert max(ran.values()) == 1, "nothing ran twice"
