@@ -13,7 +13,7 @@ from flowrun.client.dispatch import Client
 from flowrun.core.options import SYSTEM_QUEUE, check_name
 from flowrun.errors import ConfigurationError, DatabaseError
 from flowrun.store import upkeep as store_upkeep
-from flowrun.store.pool import LOST, Connection, reason
+from flowrun.store.pool import LOST, REPEATABLE, Connection, reason
 from flowrun.store.upkeep import Beat
 from flowrun.worker import consumer, pruner, upkeep
 from flowrun.worker.claimer import Claimer
@@ -25,6 +25,8 @@ from flowrun.worker.ticks import Ticks
 
 logger = logging.getLogger("flowrun.worker")
 
+AGAIN = 0.5
+"""Seconds after which a worker that was given up tries again to begin."""
 _HOOKS = 5.0
 """Seconds that hooks have to end when the worker leaves."""
 
@@ -90,7 +92,8 @@ class Supervisor:
         started = False
         while not self._stop.is_set():
             session = self._session = Session(self._client, self._queues, types, self._concurrency, self._allotments)
-            await self._register(session)
+            if not await self._begin(session, again=started):
+                return
             self._client.notifier.local.append(session.wake.ring)
             try:
                 async with anyio.create_task_group() as group:
@@ -101,7 +104,6 @@ class Supervisor:
 
     async def _work(self, session: Session, group: anyio.abc.TaskGroup, task_status: TaskStatus[None]) -> None:
         """One life of the worker: from its registration until it stops or is given up."""
-        await upkeep.look_at_queues(session)
         settler = Settler(session)
         timers, rescuer, ticks = upkeep.Timers(session), upkeep.Rescuer(session), Ticks(session)
 
@@ -179,6 +181,23 @@ class Supervisor:
         except (DatabaseError, *LOST) as error:
             why = reason(error)
             logger.warning("worker %s could not sign off (%s); its jobs run again after its lease", session.name, why)
+
+    async def _begin(self, session: Session, *, again: bool) -> bool:
+        """Enter the worker. ``again``: it has worked before, so what is in the way will pass; False when stopped."""
+        while True:
+            try:
+                await self._register(session)
+                await upkeep.look_at_queues(session)
+            except (DatabaseError, *LOST, *REPEATABLE) as error:
+                if not again:
+                    raise
+                logger.warning("worker %s cannot begin again (%s); trying once more", session.name, reason(error))
+                with anyio.move_on_after(AGAIN):
+                    await self._stop.wait()
+                if self._stop.is_set():
+                    return False
+            else:
+                return True
 
     async def _register(self, session: Session) -> None:
         database, settings = self._client.database, self._client.settings

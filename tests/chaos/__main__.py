@@ -72,7 +72,7 @@ def prove(asked: argparse.Namespace) -> int:
         if asked.plant not in (None, name):
             continue
         place = Path(tempfile.mkdtemp(prefix="flowrun-chaos-"))
-        plan = Plan(asked.seed, 30.0, place, 3, 20.0, 3.0, list(plant.faults), name, still=15.0)
+        plan = Plan(asked.seed, plant.seconds, place, 3, 20.0, 3.0, list(plant.faults), name, still=15.0)
         report = asyncio.run(_until_terminated(plan))
         found = {problem.invariant for problem in report.problems}
         hits = sorted(one for one in found if one.startswith(plant.finds))

@@ -223,8 +223,12 @@ def executions(evidence: Evidence) -> list[Problem]:
         by_hand = row is not None and (row["id"] in evidence.audited or row["root_id"] in evidence.audited)
         for earlier, later in zip(found, found[1:], strict=False):
             overlap = later.start < earlier.end
-            again = earlier.about.get("how") == "returned" and not by_hand
-            if (overlap or again) and not evidence.touched(earlier.pid, earlier.start, later.start):
+            again = earlier.about.get("how") == "returned"
+            explained = evidence.touched(earlier.pid, earlier.start, later.start)
+            if overlap:
+                # Two at once: the first one's worker must have been given up, and the first attempt say so.
+                explained &= (UUID(job), earlier.number) in evidence.lost
+            if (overlap or again) and not explained and not by_hand:
                 what = "runs twice at once" if overlap else "ran well and runs again"
                 problems.append(Problem("I13 overlap", f"{what}: {earlier} and {later}", UUID(job)))
     return problems

@@ -224,7 +224,7 @@ class Faults:
                     await connection.fetch(
                         "select pg_terminate_backend(x) from unnest($1::int[]) x", [v[0] for v in victims]
                     )
-                    return [EVERYBODY] if whose == "heartbeat" else []
+                    return []
                 await asyncio.sleep(0.1)
             return None
         finally:
@@ -297,7 +297,7 @@ class Faults:
         self.pooler.kill()
         await asyncio.sleep(self.random.choice([0.0, 0.5, 2.0]))
         self.pooler.start()
-        return [EVERYBODY]
+        return [member.pid for member in self.fleet.workers if member.settings.pooler]
 
     async def _lock(self) -> list[int] | None:
         table = self.random.choice(["workers", "leases", "blocked", "finished", "jobs", "ready", "scheduled"])
@@ -309,7 +309,8 @@ class Faults:
                 await asyncio.sleep(self.random.uniform(1.0, 2.0) * STATEMENT_TIMEOUT)
         finally:
             connection.terminate()
-        return [EVERYBODY]
+        # Of the others a heartbeat knows nothing.
+        return [EVERYBODY] if table in ("workers", "leases", "scheduled") else []
 
     async def _use_up(self) -> list[int] | None:
         held = []
@@ -321,7 +322,7 @@ class Faults:
         finally:
             for connection in held:
                 connection.terminate()
-        return [EVERYBODY] if held else None
+        return [] if held else None
 
     async def _read_only(self) -> list[int] | None:
         await self._set("default_transaction_read_only", "on")

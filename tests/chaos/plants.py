@@ -20,6 +20,7 @@ class Plant:
     finds: tuple[str, ...]
     """The invariants of which at least one must be found broken, by the beginning of their names."""
     faults: tuple[str, ...] = ("worker killed", "links cut", "answers lost")
+    seconds: float = 30.0
 
 
 def _replace(name: str, old: str, new: str) -> None:
@@ -177,7 +178,7 @@ def outbox_leaks() -> None:
 
 PLANTS = {
     "settle without fence": Plant(
-        settle_without_fence, ("I8", "I13", "I19", "standing"), ("worker stopped past its lease",)
+        settle_without_fence, ("I8", "I13", "I19", "standing"), ("worker stopped past its lease",), 60.0
     ),
     "joins forget": Plant(joins_forget, ("I2", "I6", "I10")),
     "joins hurry": Plant(joins_hurry, ("I1", "I3", "I16", "relay")),
@@ -189,7 +190,7 @@ PLANTS = {
     "no limits": Plant(no_limits, ("I22",), ("links cut",)),
     "deaf to cancels": Plant(deaf_to_cancels, ("I23", "I10"), ("links cut",)),
     "delays forgotten": Plant(no_patience, ("I20",), ("links cut",)),
-    "own clock": Plant(own_clock, ("I10", "I13"), ("clock wrong", "worker killed")),
+    "own clock": Plant(own_clock, ("I10", "I13"), ("clock wrong",) * 4 + ("worker killed",), 60.0),
     "outbox leaks": Plant(outbox_leaks, ("I11 outbox",), ("worker killed",)),
 }
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import asyncpg
 import pytest
 
 from flowrun import Flowrun
+from flowrun.store import upkeep
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -87,3 +89,53 @@ async def test_a_settle_whose_answer_was_lost_is_not_done_twice(dsn: str, connec
         for run in runs:
             assert await run.result(timeout=30) == 99
     assert await connection.fetchval("select count(*) from flowrun.finished") == 20 * 7
+
+
+async def test_a_worker_that_was_given_up_waits_for_the_database_to_begin_again(
+    dsn: str, connection, monkeypatch, until
+) -> None:
+    """It has had one life: what keeps it from the next one passes, as anything else that happens to it does."""
+    register, calls = upkeep.register, 0
+
+    async def refused(*args, **given) -> None:
+        nonlocal calls
+        calls += 1
+        if 1 < calls < 9:
+            raise asyncpg.exceptions.ReadOnlySQLTransactionError("cannot execute INSERT in a read-only transaction")
+        await register(*args, **given)
+
+    monkeypatch.setattr(upkeep, "register", refused)
+    app = Flowrun(dsn, lease=1.0, poll=0.5)
+
+    @app.handler
+    async def nothing() -> None: ...
+
+    async with app.worker(concurrency=2) as worker:
+        await (await nothing.dispatch()).result(timeout=20)
+        await connection.execute("delete from flowrun.workers")
+        await until(lambda: calls > 8)
+        await (await nothing.dispatch()).result(timeout=20)
+        worker.stop()
+
+
+async def test_a_worker_that_cannot_begin_again_can_be_stopped(dsn: str, connection, monkeypatch, until) -> None:
+    register, calls = upkeep.register, 0
+
+    async def refused(*args, **given) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise asyncpg.exceptions.ReadOnlySQLTransactionError("cannot execute INSERT in a read-only transaction")
+        await register(*args, **given)
+
+    monkeypatch.setattr(upkeep, "register", refused)
+    app = Flowrun(dsn, lease=1.0, poll=0.5)
+
+    @app.handler
+    async def nothing() -> None: ...
+
+    async with app.worker(concurrency=2) as worker:
+        await connection.execute("delete from flowrun.workers")
+        await until(lambda: calls > 4)
+        worker.stop()
+        await asyncio.wait_for(worker.ended(), 20)
