@@ -96,6 +96,11 @@ class Notifier:
         self._pending[self._channels.control, "schedules"] = None
         self._send()
 
+    def limit_met(self, worker: UUID) -> None:
+        """A worker met a limit that is used up: the others shall not keep all slots among themselves."""
+        self._pending[self._channels.control, f"limit {worker}"] = None
+        self._send()
+
     async def flush(self, timeout: float = 2.0) -> None:
         """Wait until all is sent, at most ``timeout`` seconds: a process that dispatches and leaves still wakes."""
         with anyio.move_on_after(timeout):

@@ -34,6 +34,23 @@ def queue_of(place: str) -> str:
     return place.partition(SEPARATOR)[0]
 
 
+def key_of(place: str) -> str | None:
+    """The slot's name that a job takes up there, besides that of its queue."""
+    parts = place.split(SEPARATOR)
+    return (parts[3] or None) if len(parts) > 1 else None
+
+
+def is_fair(place: str) -> bool:
+    """Whether it takes turns with the other lanes of its queue."""
+    parts = place.split(SEPARATOR)
+    return len(parts) > 1 and parts[1] != ""
+
+
+def holds(place: str) -> bool:
+    """Whether a job that is to be retried holds up those behind it."""
+    return place.endswith(SEPARATOR + "h")
+
+
 def is_lane(place: str) -> bool:
     """Whether jobs that wait there need a look at limits."""
     return SEPARATOR in place

@@ -10,7 +10,8 @@ from flowrun.core.attempt import Claimed
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
 
-_HEAD = (-1, UUID(int=0))
+HEAD = (-1, UUID(int=0))
+"""Below every mark."""
 
 
 @dataclass(slots=True)
@@ -28,7 +29,7 @@ class Marks:
         """Queues, priorities and ids for the claim; each turn begins with the next queue."""
         shift = turn % len(self.queues) if self.queues else 0
         queues = [*self.queues[shift:], *self.queues[:shift]]
-        marks = [self.at.get(queue, _HEAD) for queue in queues]
+        marks = [self.at.get(queue, HEAD) for queue in queues]
         return queues, [priority for priority, _ in marks], [id for _, id in marks]
 
     def advance(self, jobs: Sequence[Claimed]) -> None:

@@ -10,8 +10,8 @@ from flowrun.core.attempt import Claimed
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
 
-LANES = 200
-"""Lanes looked at in one claim."""
+LANES = 20
+"""Lanes looked at in one claim, at least; as many as it may bring jobs, if that is more."""
 
 
 class Taken(NamedTuple):
@@ -54,7 +54,7 @@ async def claim(
     name = "claim_limited" if cursors else "claim_bounded"
     values: list[object] = [worker_id, lease, limit, types, limited]
     if cursors:
-        values += [list(cursors), list(cursors.values()), LANES]
+        values += [list(cursors), list(cursors.values()), max(LANES, limit)]
     values.append(changes)
     rows = await connection.fetch(sql[name], *values)
     if any(row[0] == 4 for row in rows):

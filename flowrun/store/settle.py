@@ -28,6 +28,28 @@ class Leases(NamedTuple):
     spent: Sequence[int]
 
 
+class Slots(NamedTuple):
+    """Slots of limits that are free with a settle, and what is let in instead: the parameters of settle_limited.sql."""
+
+    by_job: Sequence[int]
+    """By success: the number of the place whose next job gets its slot, from 1 on; 0: none does."""
+    going_on: Sequence[int]
+    """Leases that take up limits and have other jobs."""
+    places: Sequence[str]
+    leases: Sequence[int]
+    """By place: the lease of those let in."""
+    queue_slots: Sequence[str | None]
+    key_slots: Sequence[str | None]
+    share: int
+    """1: all are passed on; 2: every other one."""
+    names: Sequence[str]
+    given: Sequence[int]
+    """Slots of leases that are empty now: name and lease."""
+    priorities: Sequence[int]
+    ids: Sequence[UUID]
+    """By place: the low-water mark."""
+
+
 async def settle(
     connection: Connection,
     sql: Statements,
@@ -40,11 +62,13 @@ async def settle(
     queues: Sequence[str],
     types: Sequence[str],
     changes: int = 0,
+    slots: Slots | None = None,
 ) -> Settled:
-    """Settle a batch of successes and take up to ``handoff`` released jobs, in one statement and one commit."""
+    """Settle a batch of successes and take up to ``handoff`` released jobs, in one statement and one commit; with
+    ``slots`` also those that their limits let in instead."""
     ids, numbers, attempts, results = zip(*successes, strict=True)
     rows = await connection.fetch(
-        sql["settle"],
+        sql["settle" if slots is None else "settle_limited"],
         worker_id,
         leases.concerned,
         leases.spent,
@@ -57,6 +81,7 @@ async def settle(
         queues,
         types,
         changes,
+        *(slots or ()),
     )
     settled = Settled()
     for row in rows:
@@ -64,7 +89,7 @@ async def settle(
         if note == 2:
             settled.ids.append(row[1])
         elif note == 0:
-            settled.handoff.append(Claimed(row[1:], handoff_lease))
+            settled.handoff.append(Claimed(row[1:13], handoff_lease if slots is None else row[13]))
         elif note == 1:
             settled.slow.append(row[1])
         elif note == 3:

@@ -144,6 +144,8 @@ class Heartbeat:
             self._tell(session.wake.due.set)
         elif payload.startswith("await "):
             self._tell(session.remember_awaited, _ids(payload))
+        elif payload.startswith("limit "):
+            self._tell(session.others_wait, payload.partition(" ")[2])
         elif payload.startswith("cancel "):
             self._tell(session.interrupt, _ids(payload))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
 from flowrun.core.attempt import Claimed
 from flowrun.store import limits
+from flowrun.worker.passing import under_limit
 from flowrun.worker.session import Session
 from flowrun.worker.wake import Bell
 
@@ -28,6 +30,9 @@ class Limited:
         self._again_at: float | None = None
         self._patience = SOON
         self._had_turn = False
+        self._told_at = 0.0
+        self._rounds: Counter[str] = Counter()
+        """By queue: how often its lanes were gone round since something was found."""
 
     def learn(self, queues: Sequence[str]) -> None:
         """Which of the claimer's queues are limited, which are paused."""
@@ -78,16 +83,34 @@ class Limited:
             changes=changes,
         )
         jobs = [job for together in taken.leases.values() for job in together]
+        whole = taken.whole or self._gone_round(taken.cursors, jobs)
         self._cursors.update(taken.cursors)
-        for number in taken.leases:
-            session.under_limit[number] = self._bell
-        if len(jobs) == room or not taken.whole:
+        for number, together in taken.leases.items():
+            session.under_limit[number] = under_limit(session, self._bell, together)
+        if len(jobs) == room or not whole:
             self._bell.limited = True
             return jobs
         waits = [] if taken.wait is None else [taken.wait]
         if taken.blocked:
+            self._tell_others()
             self._patience = SOON if jobs else min(self._patience * 2, LATE)
             waits.append(self._patience)
+        self._rounds.clear()
         if waits:
             self._again_at = monotonic() + min(waits)
         return jobs
+
+    def _gone_round(self, cursors: Mapping[str, str], jobs: Sequence[Claimed]) -> bool:
+        """Whether all lanes were looked at in vain, a part at each look: where the second round ends, the first one
+        that began somewhere in the middle is surely over."""
+        if jobs:
+            self._rounds.clear()
+            return False
+        self._rounds.update(queue for queue, lane in cursors.items() if lane <= self._cursors.get(queue, ""))
+        return all(self._rounds[queue] >= 2 for queue in cursors)
+
+    def _tell_others(self) -> None:
+        """What is used up may be so by workers that pass their slots on."""
+        if monotonic() - self._told_at >= LATE:
+            self._told_at = monotonic()
+            self._session.client.notifier.limit_met(self._session.id)

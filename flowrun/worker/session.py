@@ -8,7 +8,8 @@ import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from time import monotonic
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from flowrun import mint
@@ -25,6 +26,9 @@ from flowrun.worker.services import JobServices
 from flowrun.worker.threads import Threads
 from flowrun.worker.wake import Bell, Wake
 
+OTHERS_WAIT = 2.0
+"""Seconds for which a worker that met a used-up limit is taken to wait; it says so again every second."""
+
 
 @dataclass(slots=True, eq=False)
 class Slot:
@@ -32,6 +36,21 @@ class Slot:
 
     job: Claimed | None = None
     task: asyncio.Task[None] | None = None
+
+
+class UnderLimit(NamedTuple):
+    """A lease whose jobs take up limits."""
+
+    bell: Bell
+    """Of who claims there."""
+    names: frozenset[str]
+    """Its slots; none, where jobs only take turns."""
+    place: str | None
+    """Where the next ones may get them from straight in a settle; None: nowhere."""
+    mark: tuple[int, UUID]
+    """The low-water mark there."""
+    changes: int
+    """Of queues, that this is the state after."""
 
 
 @dataclass(eq=False)
@@ -86,8 +105,10 @@ class Session:
         """A queue was changed: its settings are to be looked at again."""
         self.handoff_queues: list[str] = []
         """Those whose jobs may be taken over straight from a settle: nobody counts them."""
-        self.under_limit: dict[int, Bell] = {}
-        """By lease that takes up a limit: who claims there."""
+        self.under_limit: dict[int, UnderLimit] = {}
+        """Leases that take up limits."""
+        self.others_wait_until = 0.0
+        """Until then, other workers are taken to wait for slots that this one may have."""
         self._leases = 0
 
     def next_lease(self, count: int = 1) -> int:
@@ -115,16 +136,20 @@ class Session:
         jobs = [slot.job for slot in self.slots if slot.job is not None]
         return sum(queue_of(job.queue) in queues for job in [*jobs, *self.buffer.jobs])
 
-    def freed(self, leases: Iterable[int]) -> None:
-        """Jobs have left their leases: where these took up a limit, something else may be let in."""
-        if not self.under_limit:
-            return
+    def freed(self, leases: Iterable[int], passed_on: Collection[int] = ()) -> None:
+        """Jobs have left their leases: where these took up a limit, something else may be let in, unless it was."""
         for lease in leases:
-            bell = self.under_limit.get(lease)
-            if bell is not None:
-                bell.ring_limited()
+            under_limit = self.under_limit.get(lease)
+            if under_limit is not None:
+                if lease not in passed_on:
+                    under_limit.bell.ring_limited()
                 if lease not in self.buffer.held:
                     del self.under_limit[lease]
+
+    def others_wait(self, worker: str) -> None:
+        """A worker (perhaps this one) met a limit that is used up."""
+        if worker != str(self.id):
+            self.others_wait_until = monotonic() + OTHERS_WAIT
 
     def interrupt(self, ids: Iterable[UUID]) -> None:
         """Jobs were asked to stop: those that run here are told."""

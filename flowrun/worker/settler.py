@@ -22,6 +22,7 @@ from flowrun.store.finish import Settled
 from flowrun.store.pool import LOST, REFUSED, REPEATABLE, UNSENDABLE, level, reason
 from flowrun.store.settle import Leases
 from flowrun.worker.intake import take_in
+from flowrun.worker.passing import Passing
 from flowrun.worker.session import Session
 
 logger = logging.getLogger("flowrun.worker")
@@ -52,6 +53,9 @@ class Settler:
         self._types = [*session.types, *TYPES.values()]
         self._patience = session.patience
         """Seconds that an answer may take; more after one that did not come: it may just be slow."""
+        self._passing = Passing(session)
+        self._passed_on: set[int] = set()
+        """Leases of the batch whose slots are all taken again."""
 
     def put(self, attempted: Attempted) -> None:
         """Settle this with the next batch."""
@@ -102,7 +106,8 @@ class Settler:
         if endings:
             connection = await self._settle_endings(connection, endings, leases)
         if self._session.under_limit:
-            self._session.freed({*(success.lease for success in successes), *(ending.lease for ending in endings)})
+            ended = {*(success.lease for success in successes), *(ending.lease for ending in endings)}
+            self._session.freed(ended, self._passed_on)
         return connection
 
     async def _settle(self, connection: Any, successes: list[Success], leases: Leases) -> tuple[Any, list[Ending]]:
@@ -110,7 +115,11 @@ class Settler:
         session = self._session
         lease = session.next_lease()
         resent = False
+        self._passed_on = set()
         while not session.lost.is_set():
+            passing = self._passing.prepare(successes, leases)
+            asked = 0 if passing is None else passing.size
+            session.buffer.asked += asked
             try:
                 connection = await self._connected(connection)
                 settled = await settle.settle(
@@ -124,6 +133,7 @@ class Settler:
                     queues=session.handoff_queues,
                     changes=session.changes,
                     types=self._types,
+                    slots=None if passing is None else passing.slots,
                 )
             except (*UNSENDABLE,) as error:
                 return connection, await self._one_by_one(successes, error)
@@ -131,11 +141,13 @@ class Settler:
                 connection = await self._after(error, connection)
                 if isinstance(error, LOST):
                     resent = True
-                    self._doubtful.append(lease)
+                    self._doubtful += [lease, *([] if passing is None else passing.slots.leases)]
                     lease = session.next_lease()
                 continue
             except REFUSED as error:
                 return connection, await self._one_by_one(successes, error)
+            finally:
+                session.buffer.asked -= asked
             crash.point("settle.answered")
             if resent:
                 # The first call may have been done: what it released was in the answer that is lost.
@@ -143,6 +155,8 @@ class Settler:
                 session.client.notifier.wake([*session.queues, SYSTEM_QUEUE])
             self._report_late(successes, settled, resent)
             self._tell(settled)
+            if passing is not None:
+                self._passed_on = self._passing.learn(passing, successes, settled.handoff)
             if settled.handoff:
                 known = {success.id: success.result for success in successes}
                 try:
@@ -150,7 +164,7 @@ class Settler:
                         self.put(ended)
                 except LOST as error:
                     connection = await self._after(error, connection)
-                    self._doubtful.append(lease)
+                    self._doubtful += {job.lease for job in settled.handoff}
             by_id = {success.id: success for success in successes} if settled.slow else {}
             slow = [by_id[id] for id in settled.slow]
             return connection, [

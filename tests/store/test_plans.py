@@ -29,6 +29,7 @@ MUST_USE: Mapping[str, set[str]] = {
     "claim_bounded": {"ready_pkey", "jobs_pkey"},
     "claim_limited": {"ready_pkey", "jobs_pkey"},
     "settle": {"leases_pkey", "edges_pkey", "blocked_pkey", "jobs_pkey"},
+    "settle_limited": {"leases_pkey", "edges_pkey", "blocked_pkey", "jobs_pkey", "ready_pkey"},
     "leave": {"leases_pkey", "finished_pkey"},
     "unfinished": {"finished_pkey"},
     "again": {"finished_pkey", "jobs_pkey"},
@@ -65,6 +66,7 @@ HOT = {
     "claim_bounded",
     "claim_limited",
     "settle",
+    "settle_limited",
     "insert_jobs",
     "insert_taken",
     "inputs",
@@ -108,6 +110,11 @@ class Batch:
                 worker, 6_666_666, 400, ["step"], ["default"], ["default", "other"], ["", ""], 200, 0
             ],
             "settle": [worker, leases, leases, ids, numbers, ones, ["1"] * count, 200, 8_888_888, ["default"], ["step"], 0],
+            "settle_limited": [
+                worker, leases, leases, ids, numbers, ones, ["1"] * count, 200, 8_888_888, ["default"], ["step"], 0,
+                [1] * count, [], ["default"], [8_888_889], ["queue:default"], [None], 1, ["queue:default"], leases[:1],
+                [-1], [UUID(int=0)],
+            ],
             "leave": [worker, leases, leases[:1], ids[::2], numbers[::2], ones[::2]],
             "take_leases": [worker, leases],
             "unfinished": [ids],

@@ -14,16 +14,18 @@ setting as materialized (
     where (select open from gate) and not s.paused and exists (select from flowrun.workers where id = $1 and changes = $6)
 ),
 slot as materialized (
-    select s.name, s.worker_id, s.n, l.taken, setting.name as queue
+    select s.row_at, l.taken, setting.name as queue
     from setting
-    cross join lateral (select * from flowrun.slots where slots.name = 'queue:' || setting.name offset 0) s
+    cross join lateral (
+        select *, slots.ctid as row_at from flowrun.slots where slots.name = 'queue:' || setting.name offset 0
+    ) s
     left join lateral (
         select cardinality(jobs) as taken from flowrun.leases where worker_id = s.worker_id and n = s.n and jobs <> '{}' offset 0
     ) l on true
     where setting.concurrency is not null
 ),
 gone as (
-    delete from flowrun.slots where (name, worker_id, n) in (select name, worker_id, n from slot where taken is null)
+    delete from flowrun.slots where ctid = any(array(select row_at from slot where taken is null))
 ),
 started as materialized (
     select s.name, coalesce(sum(t.jobs), 0) as jobs, min(t.started_at) as first

@@ -11,7 +11,8 @@
 -- removed in passing; one of a sequence stays until its job has ended, and until then only that job is let in.
 -- Every lane gives in turn (`turn`, then the order of the walk), which is what makes fair_key fair; limits are counted
 -- along that order, so what one limit leaves out can only make others take less than they might.
--- Index: ready_pkey, one step a lane; slots_pkey, starts_queue; every look-up is lateral.
+-- Index: ready_pkey, one step a lane; slots_pkey, starts_queue; every look-up is lateral (`offset 0`: and made once). A slot is deleted by
+-- ctid, as rows of `ready` are: it is never updated.
 -- Locks: the row of `throttle`, which all claims under limits lock and count up, so they come one after the other. Who
 -- waited for it has a snapshot from before: the count it has locked is not the count it sees, and it does nothing
 -- (reading after waiting would need two round trips for every claim). Then `ready` rows, skipping locked ones (as in claim.sql).
@@ -35,6 +36,7 @@ walk (queue, cursor, lane, wrapped, step) as (
             where r.queue > greatest(q.queue || chr(31), q.cursor) collate "C" and r.queue < q.queue || ' '
             order by r.queue limit 1
         ) as lane
+        offset 0
     ) behind
     cross join lateral (
         select case when behind.lane is null and q.cursor <> '' then (
@@ -42,6 +44,7 @@ walk (queue, cursor, lane, wrapped, step) as (
             where r.queue > q.queue || chr(31) and r.queue < q.queue || ' '
             order by r.queue limit 1
         ) end as lane
+        offset 0
     ) first
     union all
     select walk.queue, walk.cursor, next.lane, next.wrapped, walk.step + 1
@@ -52,6 +55,7 @@ walk (queue, cursor, lane, wrapped, step) as (
             where r.queue > walk.lane and r.queue < walk.queue || ' '
             order by r.queue limit 1
         ) as lane
+        offset 0
     ) behind
     cross join lateral (
         select
@@ -61,6 +65,7 @@ walk (queue, cursor, lane, wrapped, step) as (
                 order by r.queue limit 1
             ) end) as lane,
             walk.wrapped or behind.lane is null as wrapped
+        offset 0
     ) next
     where walk.lane is not null and walk.step < $8 and not (next.wrapped and next.lane > walk.cursor collate "C")
 ),
@@ -78,16 +83,18 @@ place as materialized (
 ),
 slot as materialized (
     select
-        s.name, s.worker_id, s.n, s.jobs, l.taken,
+        s.name, s.row_at, l.taken,
         case when l.taken is null and name.holds then (
-            select j.id from flowrun.jobs j
-            where j.id = any(s.jobs) and not exists (select from flowrun.finished where finished.id = j.id)
+            select u.id from unnest(s.jobs) as u (id)
+            cross join lateral (select id from flowrun.jobs where jobs.id = u.id offset 0) j
+            left join lateral (select id from flowrun.finished where finished.id = u.id offset 0) f on true
+            where f.id is null
             limit 1
         ) end as held
     from (
         select queue_slot as name, false as holds from place union select key, holds from place where key is not null
     ) name
-    cross join lateral (select * from flowrun.slots where slots.name = name.name offset 0) s
+    cross join lateral (select *, slots.ctid as row_at from flowrun.slots where slots.name = name.name offset 0) s
     left join lateral (
         select cardinality(jobs) as taken from flowrun.leases where worker_id = s.worker_id and n = s.n and jobs <> '{}' offset 0
     ) l on true
@@ -98,8 +105,7 @@ taken as materialized (
     group by name
 ),
 gone as (
-    delete from flowrun.slots
-    where (name, worker_id, n) in (select name, worker_id, n from slot where taken is null and held is null)
+    delete from flowrun.slots where ctid = any(array(select row_at from slot where taken is null and held is null))
 ),
 started as materialized (
     select s.queue, coalesce(sum(t.jobs), 0) as jobs, min(t.started_at) as first
@@ -135,7 +141,8 @@ free as materialized (
 ),
 candidate as (
     select
-        f.no, f.key_no, f.queue_no, f.key_free, f.queue_free, f.batch, r.row_at, r.id,
+        f.no, f.queue, f.queue_slot, f.key, f.bounded, f.rated, f.key_no, f.queue_no, f.key_free, f.queue_free, f.batch,
+        r.row_at, r.id,
         row_number() over (partition by f.no order by r.priority, r.id) as turn
     from free f
     cross join lateral (
@@ -157,7 +164,7 @@ by_queue as (
     where of_key <= key_free is not false
 ),
 chosen as materialized (
-    select row_at, id, no, batch
+    select row_at, id, no, batch, queue, queue_slot, key, bounded, rated
     from by_queue
     where of_queue <= queue_free
     order by turn, no
@@ -168,7 +175,9 @@ out as materialized (
     returning id, (attempt + 1)::smallint as attempt
 ),
 job as materialized (
-    select chosen.id, chosen.no, out.attempt, $2 + dense_rank() over (order by chosen.batch) - 1 as lease
+    select
+        chosen.id, chosen.no, chosen.queue, chosen.queue_slot, chosen.key, chosen.bounded, chosen.rated, out.attempt,
+        $2 + dense_rank() over (order by chosen.batch) - 1 as lease
     from chosen
     join out on out.id = chosen.id
 ),
@@ -179,9 +188,9 @@ lease as (
     group by lease
 ),
 part as materialized (
-    select f.queue, f.queue_slot, f.key, f.bounded, f.rated, job.lease, job.jobs
-    from (select no, lease, array_agg(id) as jobs from job group by no, lease) job
-    join free f on f.no = job.no
+    select queue, queue_slot, key, bounded, rated, lease, array_agg(id) as jobs
+    from job
+    group by no, queue, queue_slot, key, bounded, rated, lease
 ),
 slots as (
     insert into flowrun.slots (name, worker_id, n, jobs)

@@ -1,0 +1,180 @@
+-- Settle a batch as settle.sql does, in which jobs take up limits: their slots are free with their own settle, and passed
+-- on at once, one for one, to what waits in the same place. So the next job under the same limit starts from this
+-- statement's answer, without a claim, and without the lock that claims under limits take in turn: nothing is taken that
+-- was not given here.
+--   as in settle.sql: $1 $2 $3 $4 $5 $6 $7 $8 $9 $10 $11 $12
+--   $13 smallint[] by job: number of the place that its slots are passed on in, 0: nowhere
+--   $14 bigint[] of the leases concerned, those that take up limits and go on with other jobs
+--   $15 text[] places  $16 bigint[] number of a lease for each  $17 text[] and $18 text[] names of the slots that a job of
+--   it takes up, or null  $19 integer 1: all slots are passed on, 2: every other one, the rest is for whoever claims
+--   $20 text[] and $21 bigint[] slots of leases in $3: name and lease
+--   $22 smallint[] priority and $23 uuid[] id of the low-water mark, place by place
+-- Result: as in settle.sql, and with each job its lease.
+-- A statement of its own: a settle without limits would pay for every part of it that finds nothing (about 10 us each, of
+-- 215 for a single job). What both share is the same text, which a test holds.
+-- Index: ready_pkey from the low-water mark on (from the head 100 us a job once some thousand had been deleted), slots_pkey.
+-- Locks: as in settle.sql; and `ready` rows, skipping locked ones (as in claim.sql).
+with held as materialized (
+    select n, claimed_at, jobs, attempts, touched from flowrun.leases
+    where worker_id = $1 and n = any($2)
+    order by n
+    for update
+),
+mine as materialized (
+    select held.n, held.claimed_at, held.touched, u.id, u.attempt
+    from held, unnest(held.jobs, held.attempts) as u (id, attempt)
+),
+done as materialized (
+    select d.id, d.n, d.attempt, d.result, d.place, mine.claimed_at, mine.touched
+    from unnest($4::uuid[], $5::bigint[], $6::smallint[], $7::text[], $13::smallint[]) as d (id, n, attempt, result, place)
+    full join mine on mine.id = d.id and mine.n = d.n and mine.attempt = d.attempt
+    where coalesce(mine.id = d.id, false)
+),
+edge as materialized (
+    select done.id as parent_id, done.n, e.child_id, e.condition
+    from (select id, min(n) as n from done group by id) done
+    cross join lateral (
+        select child_id, condition from flowrun.edges where edges.parent_id = done.id offset 0
+    ) e
+),
+slow as materialized (
+    select parent_id, n from edge where condition = 1 or condition >= 5
+    union
+    select id, n from done where touched
+),
+spent as (
+    delete from flowrun.leases where worker_id = $1 and n = any($3) and n not in (select n from slow)
+),
+settled as materialized (
+    insert into flowrun.finished (id, outcome, attempt, result, started_at, finished_at)
+    select id, 1, attempt, result::jsonb, claimed_at, clock_timestamp() from done
+    where done.id not in (select parent_id from slow)
+    on conflict (id) do nothing
+    returning id
+),
+rest as (
+    update flowrun.leases
+    set (jobs, attempts) = (
+        select coalesce(array_agg(u.id), '{}'), coalesce(array_agg(u.attempt), '{}')
+        from unnest(leases.jobs, leases.attempts) as u (id, attempt)
+        where (u.id in (select id from settled)) is not true
+    )
+    where worker_id = $1 and n = any($14)
+),
+ended as materialized (
+    select place, count(distinct id)::integer as jobs from done
+    where place > 0 and (id in (select id from settled)) is true
+    group by place
+),
+candidate as materialized (
+    select ended.place, r.row_at, r.id, r.attempt
+    from ended
+    cross join lateral (
+        select ready.ctid as row_at, ready.id, (ready.attempt + 1)::smallint as attempt
+        from flowrun.ready
+        where
+            ready.queue = ($15::text[])[ended.place] and ready.type = any($11)
+            and (ready.priority, ready.id) > (($22::smallint[])[ended.place], ($23::uuid[])[ended.place])
+        order by ready.priority, ready.id
+        limit (ended.jobs + ($19 - 1) * ($9 % 2)::integer) / $19
+        for update skip locked
+    ) r
+    where (select changes = $12 from flowrun.workers where id = $1)
+),
+passed as (
+    delete from flowrun.ready where ctid = any(array(select row_at from candidate))
+),
+pass_lease as (
+    insert into flowrun.leases (worker_id, n, claimed_at, jobs, attempts)
+    select $1, ($16::bigint[])[place], clock_timestamp(), array_agg(id), array_agg(attempt) from candidate
+    group by place
+),
+pass_slots as (
+    insert into flowrun.slots (name, worker_id, n, jobs)
+    select slot.name, $1, ($16::bigint[])[taken.place], taken.jobs
+    from (select place, array_agg(id) as jobs from candidate group by place) taken
+    cross join lateral (values (($17::text[])[taken.place]), (($18::text[])[taken.place])) slot (name)
+    where slot.name is not null
+),
+given as (
+    delete from flowrun.slots
+    using unnest($20::text[], $21::bigint[]) as d (name, n)
+    where slots.name = d.name and slots.worker_id = $1 and slots.n = d.n and d.n not in (select n from slow)
+),
+fired as materialized (
+    select child_id, count(*)::integer as n from edge
+    where (parent_id in (select id from settled)) is true
+    group by child_id
+    order by child_id
+),
+child as materialized (
+    select b.id, b.need - fired.n as need, b.open - fired.n as open, fired.n
+    from fired
+    cross join lateral (select id, need, open from flowrun.blocked where blocked.id = fired.child_id for update) b
+),
+one_less as (
+    update flowrun.blocked set need = blocked.need - 1, open = blocked.open - 1
+    where id = any(array(select id from child where need > 0 and n = 1))
+),
+more_less as (
+    insert into flowrun.blocked (id, need, open)
+    select id, need, open from child where need > 0 and n > 1
+    on conflict (id) do update set need = excluded.need, open = excluded.open
+),
+released as materialized (
+    delete from flowrun.blocked where id = any(array(select id from child where need <= 0))
+    returning id
+),
+next as materialized (
+    select
+        j.*,
+        j.delay is null and (j.run_at is null or j.run_at <= now()) as due,
+        case when j.options is null then 0::smallint else coalesce((j.options ->> 'before')::smallint, 0::smallint) end as used
+    from released
+    cross join lateral (select * from flowrun.jobs where jobs.id = released.id offset 0) j
+),
+handoff as materialized (
+    select * from next
+    where
+        due
+        and (kind > 0 or (
+            queue = any($10) and type = any($11) and (select changes = $12 from flowrun.workers where id = $1)
+        ))
+    order by priority, id
+    limit $8
+),
+lease as (
+    insert into flowrun.leases (worker_id, n, claimed_at, jobs, attempts)
+    select $1, $9, clock_timestamp(), array_agg(id), array_agg((used + 1)::smallint) from handoff
+    having count(*) > 0
+),
+now_ready as materialized (
+    insert into flowrun.ready (queue, priority, id, type, attempt)
+    select queue, priority, id, type, used from next
+    where due and next.id not in (select id from handoff)
+    returning queue
+),
+timed as materialized (
+    insert into flowrun.scheduled (id, run_at, attempt)
+    select id, greatest(clock_timestamp() + make_interval(secs => delay), run_at), used from next
+    where not due
+    returning id
+)
+select
+    0 as note, id, (used + 1)::smallint as attempt, flow_id, kind, name, queue, type, args, sources, bindings, priority, options,
+    $9 as lease
+from handoff
+union all
+select
+    0, j.id, candidate.attempt, j.flow_id, j.kind, j.name, j.queue, j.type, j.args, j.sources, j.bindings, j.priority, j.options,
+    ($16::bigint[])[candidate.place]
+from candidate
+cross join lateral (select * from flowrun.jobs where jobs.id = candidate.id offset 0) j
+union all
+select 1, parent_id, null, null, null, null, null, null, null, null, null, null, null, null from slow
+union all
+select 2, id, null, null, null, null, null, null, null, null, null, null, null, null from settled
+union all
+select 3, null, null, null, null, null, queue, null, null, null, null, null, null, null from now_ready group by queue
+union all
+(select 4, null, null, null, null, null, null, null, null, null, null, null, null, null from timed limit 1)

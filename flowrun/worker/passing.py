@@ -1,0 +1,142 @@
+"""Slots that go from a job to the next: what a settle may let in instead of what it ends."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from time import monotonic
+from typing import NamedTuple
+from uuid import UUID
+
+from flowrun.core.attempt import Claimed, Success
+from flowrun.core.lanes import holds, is_fair, key_of, queue_of
+from flowrun.store.claim import HEAD
+from flowrun.store.settle import Leases, Slots
+from flowrun.worker.session import Session, UnderLimit
+from flowrun.worker.wake import Bell
+
+OPEN_HOUSE = 0.1
+"""Seconds after which a settle passes nothing on, so that whatever waits anywhere for these slots, or for these
+consumers, has its turn. Jobs that take longer are claimed anew each time, and do not notice."""
+
+
+def under_limit(session: Session, bell: Bell, jobs: Sequence[Claimed]) -> UnderLimit:
+    """What the lease of ``jobs`` takes up."""
+    places = {job.queue for job in jobs}
+    slots = [_slots(session, place) for place in places]
+    names = frozenset(name for pair in slots for name in pair if name is not None)
+    (place,) = places if len(places) == 1 else (None,)
+    if place is not None and (not names or is_fair(place) or _is_rated(session, place)):
+        place = None
+    # A sequence goes by its order, whatever comes late: its lane is looked at from its head.
+    mark = HEAD if place is None or holds(place) else max((job.priority, job.id) for job in jobs)
+    return UnderLimit(bell, names, place, mark, session.changes)
+
+
+class Batch(NamedTuple):
+    """A settle's part for limits: what is sent, and whose slots are meant."""
+
+    slots: Slots
+    held: dict[int, UnderLimit]
+    """Its leases that take up limits."""
+
+    @property
+    def size(self) -> int:
+        """Jobs that it can let in."""
+        return sum(place > 0 for place in self.slots.by_job)
+
+
+class Passing:
+    """The settler's part for jobs under limits."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._open_house_at = 0.0
+
+    def prepare(self, successes: Sequence[Success], leases: Leases) -> Batch | None:
+        """What a settle of ``successes`` passes on; None: no limit has to do with it."""
+        known = self._session.under_limit
+        if not known:
+            return None
+        held = {n: known[n] for n in leases.concerned if n in known and known[n].names}
+        if not held:
+            return None
+        share = self._share(len(successes), held)
+        places: dict[str, int] = {}
+        marks: list[tuple[int, UUID]] = []
+        by_job = [0] * len(successes)
+        if share:
+            for at, success in enumerate(successes):
+                one = held.get(success.lease)
+                if one is not None and one.place is not None and one.changes == self._session.changes:
+                    by_job[at] = number = places.setdefault(one.place, len(places) + 1)
+                    if number > len(marks):
+                        marks.append(one.mark)
+                    elif one.mark > marks[number - 1]:
+                        marks[number - 1] = one.mark
+        spent = set(leases.spent)
+        given = [(name, n) for n, one in held.items() if n in spent for name in one.names]
+        first = self._session.next_lease(len(places)) if places else 0
+        slots = [_slots(self._session, place) for place in places]
+        return Batch(
+            Slots(
+                by_job,
+                [n for n in held if n not in spent],
+                list(places),
+                list(range(first, first + len(places))),
+                [queue for queue, _ in slots],
+                [key for _, key in slots],
+                share or 1,
+                [name for name, _ in given],
+                [n for _, n in given],
+                [priority for priority, _ in marks],
+                [id for _, id in marks],
+            ),
+            held,
+        )
+
+    def learn(self, batch: Batch, successes: Sequence[Success], handoff: Sequence[Claimed]) -> set[int]:
+        """Jobs were let in. Returns the leases of which every slot that became free is taken again."""
+        let_in: defaultdict[int, list[Claimed]] = defaultdict(list)
+        for job in handoff:
+            let_in[job.lease].append(job)
+        full: set[int] = set()
+        ended: defaultdict[int, list[int]] = defaultdict(list)
+        for success, number in zip(successes, batch.slots.by_job, strict=True):
+            if number:
+                ended[batch.slots.leases[number - 1]].append(success.lease)
+        for lease, before in ended.items():
+            jobs = let_in.get(lease, ())
+            if jobs:
+                bell = batch.held[before[0]].bell
+                self._session.under_limit[lease] = under_limit(self._session, bell, jobs)
+            if len(jobs) == len(before):
+                full.update(before)
+        return full
+
+    def _share(self, count: int, held: dict[int, UnderLimit]) -> int:
+        """0: nothing is passed on, 1: everything, 2: half of it, since other workers wait for such slots too.
+
+        Nothing, where consumers are scarcer than slots: a claim then fills them by turns, and in larger batches."""
+        session = self._session
+        if session.stopping or session.buffer.room() < count:
+            return 0
+        if any(one.bell.plain or one.bell.limited for one in held.values()):
+            return 0
+        now = monotonic()
+        if now >= self._open_house_at:
+            self._open_house_at = now + OPEN_HOUSE
+            return 0
+        return 2 if now < session.others_wait_until else 1
+
+
+def _slots(session: Session, place: str) -> tuple[str | None, str | None]:
+    """What a job takes up there: of its queue, and of its key."""
+    queue = queue_of(place)
+    setting = session.settings.get(queue)
+    return (f"queue:{queue}" if setting is not None and setting.concurrency is not None else None, key_of(place))
+
+
+def _is_rated(session: Session, place: str) -> bool:
+    setting = session.settings.get(queue_of(place))
+    return setting is not None and setting.rate is not None
