@@ -26,7 +26,7 @@ _DRIVER = ("with recursive", "select set_config", "select current_setting", "sel
 
 
 def _beginning(query: str) -> str:
-    return _CONSTANT.sub("", query)[:120]
+    return _CONSTANT.sub("", query)[:350]
 
 
 _NAMES = {_beginning(Statements()[name]): name for name in names()}
