@@ -12,7 +12,7 @@ from flowrun.client.schedules import ScheduleStatus
 
 
 def schedules(
-    action: Literal["list", "show", "pause", "resume", "trigger", "remove"] = "list",
+    action: Literal["list", "show", "explain", "pause", "resume", "trigger", "remove"] = "list",
     key: str | None = None,
     *,
     overlap: Literal["allow", "skip", "queue", "cancel"] | None = None,
@@ -22,12 +22,12 @@ def schedules(
     dsn: Dsn = None,
     schema: Schema = SCHEMA,
 ) -> int:
-    """List the schedules, or show, pause, resume, trigger or remove one. A trigger prints the id of the job or flow.
+    """List the schedules, or show, explain, pause, resume, trigger or remove one. A trigger prints what it dispatched.
 
     Parameters
     ----------
     action
-        list, show, pause, resume, trigger or remove.
+        list, show, explain (why it does not tick), pause, resume, trigger or remove.
     key
         Of the schedule.
     overlap
@@ -41,6 +41,9 @@ def schedules(
     by: dict[str, Any] = {"actor": actor_or_me(actor), "reason": reason}
     if action == "show":
         _show(ask(dsn, schema, lambda app: app.schedules.get(key)), as_json=as_json)
+    elif action == "explain":
+        explanation = ask(dsn, schema, lambda app: app.schedules.explain(key))
+        show_json(explanation) if as_json else terminal.show(str(explanation))
     elif action == "trigger":
         run = ask(dsn, schema, lambda app: app.schedules.trigger(key, overlap=overlap, **by))
         terminal.show(str(run.id))

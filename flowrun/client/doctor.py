@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flowrun.client import findings
 from flowrun.client.findings import Finding
 from flowrun.errors import DatabaseError, DatabaseUnavailable, MigrationNeeded, SchemaTooNew
-from flowrun.store import doctor, migrate, queues
+from flowrun.store import doctor, migrate, queues, schedules
 from flowrun.store.pool import Connection, Database, PoolerInTheWay
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ async def _examined(database: Database, settings: Settings) -> AsyncIterator[Fin
             for one in await _tried(check):
                 yield one
         if checks.fits:
-            for check in (checks.rights, checks.tables, checks.work, checks.queues):
+            for check in (checks.rights, checks.tables, checks.work, checks.queues, checks.schedules):
                 for one in await _tried(check):
                     yield one
 
@@ -135,4 +135,9 @@ class _Checks:
         settings = [(one.setting, one.ready, one.running) for one in rows]
         return findings.of_queues(
             (of.name, bool(of.paused), of.concurrency, ready, running) for of, ready, running in settings
+        )
+
+    async def schedules(self) -> list[Finding]:
+        return findings.of_schedules(
+            await doctor.guarded(schedules.standing(self._connection, self._database.sql, None))
         )

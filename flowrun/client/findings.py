@@ -298,3 +298,23 @@ def words(seconds: float) -> str:
 def _some(items: Sequence[str]) -> str:
     rest = len(items) - 5
     return ", ".join(items[:5]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def of_schedules(rows: Iterable[Row]) -> list[Finding]:
+    """Schedules that do not tick, and those whose jobs nobody would run."""
+    found = []
+    for row in rows:
+        key = row["key"]
+        if row["paused"]:
+            found.append(note("schedules", f"schedule {key!r} is paused", f"flowrun schedules resume {key}"))
+            continue
+        if row["waits_for"] is None and (row["late"] or 0) > 60:
+            advice = "look at the log of the workers: can they read it?" if row["alive"] else "start a worker"
+            found.append(wrong("schedules", f"a tick of schedule {key!r} is due since {words(row['late'])}", advice))
+        if row["alive"]:
+            found += [
+                note("schedules", f"nobody serves jobs of type {type!r} in queue {queue!r}, of schedule {key!r}",
+                     f"flowrun serve: an app that has the handler, or flowrun schedules remove {key}")
+                for type, queue in row["unserved"]
+            ]  # fmt: skip
+    return found

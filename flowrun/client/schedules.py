@@ -11,6 +11,7 @@ from uuid import UUID
 
 from flowrun import codec
 from flowrun.client.control import tell
+from flowrun.client.explain import Explanation
 from flowrun.client.handlers import Handler
 from flowrun.client.runs import FlowRun, JobRun
 from flowrun.client.shield import shielded
@@ -230,6 +231,17 @@ class Schedules:
             return await client.get_flow(done.id)
         return JobRun(client, done.id, done.name)
 
+    async def explain(self, key: str) -> Explanation:
+        """Why the schedule does not tick, in words. Raises NotFound.
+
+        print(await app.schedules.explain("nightly"))
+        """
+        sql = self._client.database.sql
+        rows = await self._do(lambda connection: store.standing(connection, sql, key))
+        if not rows:
+            raise NotFound(f"no schedule {clean_text(str(key), 200)!r} is stored")
+        return _explained(rows[0])
+
     def declare(
         self,
         cron: str,
@@ -301,6 +313,29 @@ def _status(row: dict[str, Any]) -> ScheduleStatus:
         waits=row.pop("waits_for") is not None,
         **row,
     )
+
+
+def _explained(row: dict[str, Any]) -> Explanation:
+    due = None if row["next_at"] is None else f"{row['next_at']:%Y-%m-%d %H:%M:%S %Z}"
+    reasons = []
+    if row["paused"]:
+        state = "paused"
+    elif due is None:
+        state, reasons = "over", ["its rule has no tick any more"]
+    elif row["waits_for"] is not None:
+        state = "waiting"
+        reasons.append(f"its tick of {due} waits for {row['waits_for']} to end (overlap={row['overlap']!r})")
+    else:
+        state = "scheduled" if row["late"] < 0 else "due"
+        reasons.append(f"its next tick is at {due}")
+    if not row["alive"]:
+        reasons.append("no worker lives that would take a tick")
+    else:
+        reasons += [
+            f"no worker that lives serves the queue {queue!r} and has a handler of type {type!r}"
+            for type, queue in row["unserved"]
+        ]
+    return Explanation(row["key"], state, tuple(reasons))
 
 
 def _check(where: str, overlap: object, catchup: object) -> None:

@@ -132,6 +132,14 @@ async def listed(connection: Connection, sql: Statements, key: str | None) -> li
     return [dict(row) for row in await connection.fetch(sql["list_schedules"], key)]
 
 
+async def standing(connection: Connection, sql: Statements, key: str | None) -> list[dict[str, Any]]:
+    """Where schedules stand, and who could run what they dispatch: all, or one."""
+    rows = [dict(row) for row in await connection.fetch(sql["standing_schedules"], key)]
+    for row in rows:
+        row["unserved"] = codec.load(row["unserved"])
+    return rows
+
+
 async def _change(connection: Connection, sql: Statements, wanted: Wanted, row: Any, moment: datetime) -> bool:
     same_rule = ticks.rule_of(row) == wanted.rule
     is_like = (row["overlap"], row["catchup"], row["kind"], row["name"])

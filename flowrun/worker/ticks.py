@@ -20,6 +20,8 @@ from flowrun.worker.session import Session
 
 logger = logging.getLogger("flowrun.worker")
 
+EARLIER = 0.1
+"""Seconds that a heartbeat's word must be earlier than what is known: no two clocks agree to the millisecond."""
 SOON = 0.2
 """Seconds until another look where somebody else has what is due: whoever that is may die."""
 WATCH = 600.0
@@ -40,7 +42,9 @@ class Ticks:
 
     def learn(self, beat: Beat) -> None:
         """A heartbeat saw when the next tick is due: whoever was to take it, or waited for a run, may have died."""
-        if beat.next_tick is not None and (self._due_at is None or monotonic() + beat.next_tick < self._due_at):
+        if beat.next_tick is not None and (
+            self._due_at is None or monotonic() + beat.next_tick < self._due_at - EARLIER
+        ):
             self._session.wake.tick.set()
 
     async def run(self) -> None:

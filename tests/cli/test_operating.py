@@ -191,6 +191,10 @@ async def test_schedules(typed, shop, app) -> None:
     out = (await typed("schedules", "show", "nightly"))[1]
     assert "At 03:00 every day, Europe/Paris" in out
     assert "paused" in out
+    assert (await typed("schedules", "explain", "nightly"))[1] == "nightly is paused\n"
+    out = (await typed("schedules", "explain", "often"))[1]
+    assert out.startswith("often is scheduled\n  its next tick is at ")
+    assert "no worker that lives serves the queue 'default' and has a handler of type 'nobody'" in out
     code, out, _ = await typed("schedules", "trigger", "nightly", "--actor", "ann")
     assert code == 0
     run = await app.get_job(out.strip())

@@ -21,7 +21,7 @@ delete from flowrun.attempts; delete from flowrun.blocked; delete from flowrun.e
 delete from flowrun.flows; delete from flowrun.jobs; delete from flowrun.leases; delete from flowrun.ready;
 delete from flowrun.progress; delete from flowrun.scheduled; delete from flowrun.steps; delete from flowrun.workers;
 delete from flowrun.audit; delete from flowrun.cancels; delete from flowrun.deadlines; delete from flowrun.gates;
-delete from flowrun.keys; delete from flowrun.signals
+delete from flowrun.keys; delete from flowrun.signals; delete from flowrun.schedules
 """
 
 

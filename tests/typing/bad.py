@@ -34,6 +34,8 @@ def train(rows: int) -> float:
 
 async def main() -> None:
     train.job(rows="many")  # wrong
+    await app.schedules.put("s", every=15.0, spec=resize.job(path="a"), overlap="never")  # wrong
+    await app.schedules.put("s", "* * * * *", resize)  # wrong
     charge.job(order_id="1", token="t")  # wrong
     charge.job(order=1, token="t")  # wrong
     charge.job(1)  # wrong

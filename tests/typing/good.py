@@ -16,6 +16,7 @@ from flowrun import (
     JobStatus,
     Node,
     Parent,
+    ScheduleStatus,
     any_of,
     at_least,
     backoff,
@@ -34,6 +35,17 @@ class Receipt:
 @app.handler("charge_payment", queue="billing", attempts=5, backoff=backoff.exponential(2.0, cap=300.0), timeout=30.0)
 async def charge_payment(order_id: int, token: str) -> Receipt:
     return Receipt(order_id, [token])
+
+
+@app.cron("*/15 * * * * *", overlap="skip")
+async def beat(job: Job, day: str = "today") -> int:
+    return 1
+
+
+@app.cron("0 3 * * *", timezone="Europe/Paris")
+@app.handler("nightly", queue="reports")
+def nightly(day: str = "today") -> str:
+    return day
 
 
 @app.handler
@@ -83,6 +95,12 @@ def accepts(handler: Handler[[int, str], Receipt]) -> None:
 
 
 async def main() -> None:
+    assert_type(beat.job(day="monday"), JobSpec[int])
+    assert_type(await beat.dispatch(), JobRun[int])
+    assert_type(nightly.job(day="monday"), JobSpec[str])
+    assert_type(nightly(day="monday"), str)
+    assert_type(await app.schedules.put("s", every=15.0, spec=nightly.job(), catchup="last"), bool)
+    assert_type(await app.schedules.get("s"), ScheduleStatus)
     accepts(charge_payment)
     assert_type(await charge_payment(order_id=1, token="t"), Receipt)
     assert_type(resize("a.png"), str)

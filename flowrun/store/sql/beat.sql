@@ -39,10 +39,10 @@ returning
             select from flowrun.schedules held
             where
                 held.waits_for is not null and not held.paused
-                and not exists (
-                    select from flowrun.jobs j
-                    where j.id = held.waits_for and not exists (select from flowrun.finished f where f.id = j.id)
-                )
+                and (
+                    select true from flowrun.jobs j
+                    where j.id = held.waits_for and (select true from flowrun.finished f where f.id = j.id) is null
+                ) is null
         ) then 0
         else (
             select extract(epoch from next_at - clock_timestamp())::float8 from flowrun.schedules

@@ -4,7 +4,8 @@
 -- Result: the schedule, and the moment.
 -- Index: schedules_next_at, schedules_waits_for. Locks: `schedules` rows, skipping locked ones. What was changed since the
 -- snapshot is looked at again after the lock, so no tick is taken twice; whether a run has ended is for a second statement
--- to say, whose snapshot is from after the locks.
+-- to say, whose snapshot is from after the locks. (As `not exists` the look-ups become a join, which reads all of `jobs`
+-- where its statistics are those of an empty table.)
 select
     s.key, s.cron, s.every_us, s.timezone, s.starts_at, s.ends_at, s.overlap, s.catchup, s.kind, s.name, s.template,
     s.next_at, s.waits_for, s.last_id, coalesce($1::timestamptz, now()) as moment
@@ -23,10 +24,10 @@ where
         select held.key from flowrun.schedules held
         where
             held.waits_for is not null and not held.paused and held.key <> all($3::text[])
-            and not exists (
-                select from flowrun.jobs j
-                where j.id = held.waits_for and not exists (select from flowrun.finished f where f.id = j.id)
-            )
+            and (
+                select true from flowrun.jobs j
+                where j.id = held.waits_for and (select true from flowrun.finished f where f.id = j.id) is null
+            ) is null
     ))
     and not s.paused
     and (s.waits_for is not null or s.next_at <= coalesce($1::timestamptz, now()))

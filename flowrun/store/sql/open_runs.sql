@@ -3,5 +3,5 @@
 -- Index: jobs_pkey, finished_pkey. Locks: none.
 select u.id from unnest($1::uuid[]) as u (id)
 where
-    exists (select from flowrun.jobs where jobs.id = u.id)
-    and not exists (select from flowrun.finished where finished.id = u.id)
+    (select true from flowrun.jobs where jobs.id = u.id)
+    and (select true from flowrun.finished where finished.id = u.id) is null
