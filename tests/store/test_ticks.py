@@ -89,20 +89,21 @@ async def test_what_another_has_locked_is_left_to_it(dsn: str, connection: async
     await schedules.put(connection, sql, wanted("a"))
     await schedules.put(connection, sql, wanted("b"))
     await rewind(connection, 2)
+    moment = await connection.fetchval("select now()")
     async with connections(dsn, 1) as (other,):
         async with other.transaction():
             await other.fetch("select from flowrun.schedules where key = 'a' for update")
-            ticked = await ticks.take(connection, sql)
+            ticked = await ticks.take(connection, sql, now=moment)
             assert ticked.schedules == 1
             assert ticked.next_in is not None
             assert ticked.next_in <= 0
-        assert (await ticks.take(connection, sql)).schedules == 1
+        assert (await ticks.take(connection, sql, now=moment)).schedules == 1
     counts = await connection.fetchrow(
         "select (select sum(dispatched) from flowrun.schedules), (select count(*) from flowrun.ready),"
         " count(distinct (options ->> 'schedule', options ->> 'scheduled_for')), count(*) from flowrun.jobs"
     )
     assert len(set(counts)) == 1
-    assert counts[0] >= 6
+    assert counts[0] >= 6  # a second may have begun since they were rewound
 
 
 async def test_an_error_in_the_middle_leaves_nothing(
