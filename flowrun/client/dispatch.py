@@ -182,16 +182,19 @@ class Client:
             return {}
         sql = self.database.sql
         duplicates: Mapping[UUID, UUID] = {}
+        messages: Sequence[tuple[str, str]] = ()
         if plan.keys:
             # Not shielded as a whole: it may wait long, for a transaction that has the key and is not at its end.
             duplicates = await self.database.repeat(
                 lambda connection: insert.insert_for(AsyncpgCaller(connection, _shield, own=True), sql, plan)
             )
         else:
-            write = self.database.repeat(lambda connection: insert.insert_plan(connection, sql, plan))
+            if insert.is_one_statement(plan):
+                messages = self.notifier.ride(plan.queues(), scheduled=plan.scheduled())
+            write = self.database.repeat(lambda connection: insert.insert_plan(connection, sql, plan, messages))
             await (shielded(write) if plan.flows else write)
         written = plan.without(duplicates) if duplicates else plan
-        self.notifier.wake(written.queues(), scheduled=written.scheduled())
+        self.notifier.wake(written.queues(), scheduled=written.scheduled(), told=bool(messages))
         return duplicates
 
     async def _write_into(self, plan: Plan, tx: object) -> Mapping[UUID, UUID]:

@@ -21,15 +21,25 @@ COPY_FROM = 500
 _SINGLE = itemgetter(0, 4, 5, 6, 9, 10, 11, 12, 13)
 
 
-async def insert_plan(connection: Connection, sql: Statements, plan: Plan) -> None:
-    """Write a plan without keys, in one statement or one transaction. Harmless when sent again."""
+def is_one_statement(plan: Plan) -> bool:
+    """Whether one statement writes it."""
+    return not plan.special and (not plan.flows or len(plan.jobs) < COPY_FROM)
+
+
+async def insert_plan(
+    connection: Connection, sql: Statements, plan: Plan, messages: Sequence[tuple[str, str]] = ()
+) -> None:
+    """Write a plan without keys, in one statement or one transaction. Harmless when sent again.
+
+    ``messages`` (channel and payload) are for what one statement writes: they are heard when it commits.
+    """
     if plan.special:
         async with connection.transaction():
             await _insert_rest(AsyncpgCaller(connection, nullcontext, own=True), sql, plan)
     elif plan.flows:
-        await insert_flow(connection, sql, plan)
+        await insert_flow(connection, sql, plan, messages)
     elif plan.jobs:
-        await insert_jobs(connection, sql, plan.jobs)
+        await insert_jobs(connection, sql, plan.jobs, messages)
 
 
 async def insert_for(caller: Caller, sql: Statements, plan: Plan) -> dict[UUID, UUID]:
@@ -54,7 +64,7 @@ async def _insert_rest(caller: Caller, sql: Statements, plan: Plan) -> None:
     elif caller.copies is not None and len(plan.jobs) >= COPY_FROM:
         await _copy_flow(caller.copies, sql, plan)
     else:
-        await caller.fetch(sql["insert_flow"], *_flow_columns(plan))
+        await caller.fetch(sql["insert_flow"], *_flow_columns(plan), *_columns(()))
     if plan.tests:
         await caller.fetch(sql["insert_tests"], *map(list, zip(*plan.tests, strict=True)))
     if plan.deadlines:
@@ -106,10 +116,12 @@ async def insert_taken(
     return [Claimed(row, lease) for row in rows]
 
 
-async def insert_flow(connection: Connection, sql: Statements, plan: Plan) -> None:
+async def insert_flow(
+    connection: Connection, sql: Statements, plan: Plan, messages: Sequence[tuple[str, str]] = ()
+) -> None:
     """Write a compiled flow, in one statement or one transaction. Harmless when sent again."""
     if len(plan.jobs) < COPY_FROM:
-        await connection.execute(sql["insert_flow"], *_flow_columns(plan))
+        await connection.execute(sql["insert_flow"], *_flow_columns(plan), *_columns(messages))
     else:
         async with connection.transaction():
             await _copy_flow(connection, sql, plan)

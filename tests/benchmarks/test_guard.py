@@ -16,6 +16,7 @@ import pytest
 from benchmarks.sides import FloorSide, FlowrunSide, Side
 from benchmarks.work import flat
 from flowrun import Flowrun
+from flowrun.client import notify
 from flowrun.store.statement import Statements, names
 
 Sent = Callable[[], Awaitable[Counter[str]]]
@@ -52,8 +53,9 @@ async def sent(connection) -> Sent:
     return counted
 
 
-async def test_a_dispatch_is_one_statement_and_a_wake(dsn: str, sent: Sent, until) -> None:
-    """However many jobs it is of, and also for a flow, until a flow is large enough for `copy`."""
+async def test_a_dispatch_is_one_statement(dsn: str, sent: Sent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many jobs it is of, and also for a flow, until a flow is large enough for `copy`. Who dispatches more than
+    now and then wakes others by a second one."""
     app = Flowrun(dsn)
 
     @app.handler
@@ -62,11 +64,7 @@ async def test_a_dispatch_is_one_statement_and_a_wake(dsn: str, sent: Sent, unti
     async def cost(dispatch: Callable[[], Awaitable[object]]) -> dict[str, int]:
         before = await sent()
         await dispatch()
-
-        async def woken() -> bool:
-            return (await sent())["wake"] > before["wake"]
-
-        await until(woken)
+        await app.client.notifier.flush()
         return dict(await sent() - before)
 
     def fan(width: int):
@@ -76,15 +74,17 @@ async def test_a_dispatch_is_one_statement_and_a_wake(dsn: str, sent: Sent, unti
         return flow
 
     async with app:
-        assert await cost(nothing.dispatch) == {"insert_jobs": 1, "wake": 1}
-        assert await cost(lambda: app.dispatch_many([nothing.job() for _ in range(3_000)])) == {
-            "insert_jobs": 1,
-            "wake": 1,
-        }
+        monkeypatch.setattr(notify, "QUIET", 0.0)
+        assert await cost(nothing.dispatch) == {"insert_jobs": 1}
+        assert await cost(lambda: app.dispatch_many([nothing.job() for _ in range(3_000)])) == {"insert_jobs": 1}
         small = await cost(fan(100).dispatch)
+        assert list(small.values()) == [1], small
+        monkeypatch.setattr(notify, "QUIET", 3_600.0)
+        assert await cost(nothing.dispatch) == {"insert_jobs": 1, "wake": 1}
+        small = await cost(fan(100).dispatch)
+        assert small["wake"] == 1
+        assert sum(small.values()) == 2, small
         large = await cost(fan(3_000).dispatch)
-    assert small["wake"] == 1
-    assert sum(small.values()) == 2, small
     assert large["begin"] == large["commit"] == large["wake"] == 1
     assert sum(large.values()) == 8, large
 

@@ -7,6 +7,7 @@
 --   $21 uuid[] flow  $22 uuid root  $23 text[] flow name  $24 text[] flow tags (array literals)
 --   $25 uuid the job whose handler dispatched it  $26 uuid[] jobs that wait for nothing
 --   $27 text[] parents (array literals)
+--   $28 text[] channels and $29 text[] payloads to tell in the same commit, where that is asked for (see Notifier.ride)
 -- Result: one row if the flow was new; none if it had been written before (same ids after an ambiguous commit).
 -- Locks: only what it inserts. `flows` goes first and decides: a repeat waits for, and finds, the first one's row.
 with flow as (
@@ -58,5 +59,8 @@ now_ready as (
     insert into flowrun.ready (queue, priority, id, type)
     select queue, priority, id, type from free
     where delay is null and run_at is null
+),
+told as materialized (
+    select pg_notify(u.channel, u.payload) from unnest($28::text[], $29::text[]) as u (channel, payload)
 )
-select id from flow where id = $22
+select flow.id from flow where flow.id = $22 and (select count(*) from told) >= 0

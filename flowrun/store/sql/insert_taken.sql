@@ -8,7 +8,10 @@
 -- does not know yet. What is not taken is ready.
 -- Locks: only what it inserts. Sent again after an ambiguous commit it changes nothing, and brings nothing: the lease is
 -- given back first then (void_leases.sql).
-with new as (
+with here as materialized (
+    select from flowrun.workers where workers.id = $10 and workers.changes = $13
+),
+new as (
     insert into flowrun.jobs (id, queue, type, args, priority, optional, delay, run_at, options)
     select u.id, u.queue, u.type, u.args::jsonb, u.priority, u.optional, u.delay, u.run_at, u.options::jsonb
     from unnest(
@@ -20,7 +23,7 @@ with new as (
 ),
 taken as materialized (
     select * from new
-    where id = any($12) and exists (select from flowrun.workers where workers.id = $10 and workers.changes = $13)
+    where id = any($12) and exists (select from here)
 ),
 lease as (
     insert into flowrun.leases (worker_id, n, claimed_at, jobs, attempts)
