@@ -26,6 +26,7 @@ class SettingsOptions(TypedDict, total=False):
     error_text: int
     crash_limit: int
     processes: int | None
+    block_limit: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +51,14 @@ class Settings:
     """Longest message or traceback kept of a failed attempt, in characters."""
     crash_limit: int = 5
     """How often a job may be lost with a worker that died, before it has failed: it may be what kills them."""
+    block_limit: float = 120.0
+    """How long a handler may block the event loop before its worker gives up all its jobs: it sends no heartbeat until
+    the loop runs again."""
     processes: int | None = None
     """How many processes a worker has for handlers with ``process=True`` (default: one for each core it may use)."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("lease", 0.5, 86_400.0), ("poll", 0.05, 3_600.0)):
+        for name, low, high in (("lease", 0.5, 86_400.0), ("poll", 0.05, 3_600.0), ("block_limit", 1.0, 86_400.0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
                 raise ConfigurationError(f"{name} must be a number of seconds; got {value!r}")

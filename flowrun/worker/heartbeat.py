@@ -18,6 +18,7 @@ from flowrun.core.options import SYSTEM_QUEUE
 from flowrun.store import listen, upkeep
 from flowrun.store.pool import LOST, reason
 from flowrun.store.upkeep import Beat
+from flowrun.worker.blocked import LoopWatch
 from flowrun.worker.session import Session
 
 logger = logging.getLogger("flowrun.worker")
@@ -40,6 +41,7 @@ class Heartbeat:
         """By channel: the queue of which it tells."""
         settings = session.client.settings
         self._listens = settings.listen_dsn is not None or not settings.pooler
+        self._watch = LoopWatch(session, self._loop)
         self._thread = threading.Thread(target=self._main, name="flowrun-heartbeat", daemon=True)
 
     async def run(self) -> None:
@@ -74,18 +76,21 @@ class Heartbeat:
                 "a pooler without listen_dsn: this worker hears no notifications and polls every %.1f s",
                 self._session.client.settings.poll,
             )
-        while not self._stop.is_set():
+        await asyncio.gather(self._watch.run(self._stop), self._beat_on(self._stop))
+
+    async def _beat_on(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
             connection: Any = None
             try:
                 connection = await self._connect()
-                await self._beat(connection, self._stop)
+                await self._beat(connection, stop)
             except LOST as error:
                 logger.warning("the heartbeat cannot be told (%s); connecting again", reason(error))
-                await self._wait(self._stop, RETRY)
+                await self._wait(stop, RETRY)
             except Exception:
                 # Whatever it is (a role that lost a right, a statement timeout): without a pulse the jobs are lost.
                 logger.exception("the heartbeat failed; trying again")
-                await self._wait(self._stop, RETRY)
+                await self._wait(stop, RETRY)
             finally:
                 if connection is not None:
                     # Never close(): on a dead link it waits for an answer.
@@ -108,6 +113,13 @@ class Heartbeat:
         settings = session.client.settings
         beats = 0
         while not stop.is_set():
+            if self._watch.seconds > settings.block_limit:
+                logger.error(
+                    "worker %s: its event loop has been blocked for %.0f s; it sends no more heartbeats until it runs, "
+                    "so others take its jobs after %.0f s", session.name, self._watch.seconds, settings.lease,
+                )  # fmt: skip
+                while self._watch.seconds and not stop.is_set():
+                    await self._wait(stop, RETRY)
             beat = await upkeep.beat(
                 connection, session.client.database.sql, worker_id=session.id, lease=settings.lease
             )

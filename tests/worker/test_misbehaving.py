@@ -10,7 +10,7 @@ import time
 import pytest
 
 from flowrun import Flowrun, JobFailed
-from flowrun.worker import consumer
+from flowrun.worker import blocked, consumer
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -130,3 +130,45 @@ async def test_an_exception_that_closes_coroutines_ends_no_consumer(app: Flowrun
         with pytest.raises(JobFailed, match="mine"):
             await twice.result(timeout=20)
         assert await (await fine.dispatch()).result(timeout=20) == 1
+
+
+async def test_a_blocked_loop_is_named_while_it_is_and_past_a_limit_its_jobs_go_elsewhere(
+    dsn: str, until, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocked, "TICK", 0.05)
+    monkeypatch.setattr(blocked, "REPORT", 0.3)
+    begun, elsewhere = threading.Event(), threading.Event()
+    app = Flowrun(dsn, lease=1.0, poll=0.5, block_limit=1.5)
+    other = Flowrun(dsn, lease=1.0, poll=0.5)
+
+    @app.handler("block")
+    async def block() -> str:
+        begun.set()
+        deadline = time.monotonic() + 40
+        while time.monotonic() < deadline and not elsewhere.is_set():
+            time.sleep(0.01)  # noqa: ASYNC251 - the point
+        return "done"
+
+    @other.handler("block")
+    async def unblocked() -> str:
+        elsewhere.set()
+        return "done elsewhere"
+
+    async def take_it() -> None:
+        await asyncio.to_thread(begun.wait, 40)
+        async with other.worker(concurrency=1):
+            await asyncio.to_thread(elsewhere.wait, 40)
+
+    thread = threading.Thread(target=lambda: asyncio.run(take_it()), daemon=True)
+    thread.start()
+    async with app:
+        async with app.worker(concurrency=2):
+            run = await block.dispatch()
+            assert await run.result(timeout=40) == "done elsewhere"
+        await asyncio.to_thread(thread.join, 40)
+    told = [record.getMessage() for record in caplog.records]
+    (first, *_) = [line for line in told if "has blocked the event loop for 0." in line]
+    assert f"job {run.id} (block)" in first
+    assert "time.sleep(0.01)" in first
+    assert any("it sends no more heartbeats until it runs" in line for line in told)
+    assert any("the event loop runs again" in line for line in told)
