@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from rich.text import Text
 
@@ -39,6 +40,12 @@ def doctor(
     settings = Settings(schema=schema, pooler=pooler, listen_dsn=None if listen_dsn is None else check_dsn(listen_dsn))
     with opened(dsn) as address:
         found = asyncio.run(examine(address, settings))
+    return show_findings(found, as_json=as_json)
+
+
+def show_findings(found: Iterable[Finding], *, as_json: bool) -> int:
+    """Show what was found; the exit code for it."""
+    found = list(found)
     for one in found:
         if as_json:
             show_json(one)

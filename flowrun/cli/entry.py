@@ -9,6 +9,7 @@ from cyclopts.config import Env
 
 import flowrun
 from flowrun.cli import terminal
+from flowrun.cli.check import check
 from flowrun.cli.demo import demo
 from flowrun.cli.doctor import doctor
 from flowrun.cli.exits import USAGE, code_of
@@ -34,7 +35,7 @@ app = App(
 )
 LOOKING = (flows, show, jobs, gates, explain, workers, queues, schedules)
 OPERATING = (cancel, retry, failed, resolve, skip, signal, dispatch, delete, prune)
-for command in (demo, serve, migrate, doctor, *LOOKING, *OPERATING):
+for command in (demo, serve, check, migrate, doctor, *LOOKING, *OPERATING):
     app.command(command)
 
 
