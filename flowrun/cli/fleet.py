@@ -22,7 +22,7 @@ logger = logging.getLogger("flowrun.serve")
 BACKOFF, LONGEST, STEADY = 0.5, 30.0, 60.0
 """Seconds before another child is started: at first, at most; and how long a child lives that was no quick death."""
 
-_ASKED = {OK, -signal.SIGTERM, -signal.SIGINT}
+ASKED = {OK, -signal.SIGTERM, -signal.SIGINT}
 """How a child ends that was asked to: a signal kills it while Python starts."""
 
 
@@ -62,9 +62,9 @@ class Fleet:
         delay = BACKOFF
         while not self._stopped.is_set():
             started = time.monotonic()
-            pid, code = await self._one()
+            pid, code = await self.one()
             if self._stopped.is_set():
-                self.code = self.code or (OK if code in _ASKED else FAILED)
+                self.code = self.code or (OK if code in ASKED else FAILED)
                 return None
             if not self._proven and FAILED <= code <= MIGRATE:
                 # The first to start, and it says what is wrong: the others would say the same.
@@ -78,7 +78,7 @@ class Fleet:
             delay = min(delay * 2, LONGEST)
         return None
 
-    async def _one(self) -> tuple[int, int]:
+    async def one(self) -> tuple[int, int]:
         """Start a child and wait for its end; its process id and how it ended."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter, Token
 
 from flowrun.app import Flowrun
-from flowrun.cli import fleet, terminal
+from flowrun.cli import fleet, reloading, terminal
 from flowrun.cli.exits import OK, UsageError
 from flowrun.cli.loading import load
 from flowrun.cli.parent import Parent
@@ -30,6 +30,7 @@ def serve(
     queue: Annotated[list[str] | None, Parameter(consume_multiple=False)] = None,
     processes: int = 1,
     embedded: bool = False,
+    reload: bool = False,
     dsn: Annotated[str | None, Parameter(converter=_typed)] = None,
     grace: float = 30.0,
     parent: Annotated[int | None, Parameter(show=False)] = None,
@@ -47,6 +48,8 @@ def serve(
         How many processes.
     embedded
         Use the embedded PostgreSQL, whatever the app says.
+    reload
+        Start again whenever a source file below the current directory changes. For development.
     dsn
         Use this database, whatever the app says.
     grace
@@ -58,12 +61,15 @@ def serve(
         raise UsageError(f"--grace must be between 0 and 86,400 seconds; got {grace}")
     if not 1 <= processes <= 1000:
         raise UsageError(f"--processes must be between 1 and 1,000; got {processes}")
+    if reload and processes > 1:
+        raise UsageError("--reload works with one process; leave out --processes")
     queues = _queues(queue)
     terminal.log_to_stderr()
-    stopping = Stopping(third_kills=processes == 1)
-    if processes > 1:
+    parented = processes > 1 or (reload and parent is None)
+    stopping = Stopping(third_kills=not parented)
+    if parented:
         same = _same(app, concurrency, queue, dsn, grace, embedded=embedded)
-        return asyncio.run(fleet.run(same, processes, stopping))
+        return asyncio.run(reloading.run(same, stopping) if reload else fleet.run(same, processes, stopping))
     found = load(app)
     if embedded or dsn:
         found.use_dsn(dsn or "embedded:")
