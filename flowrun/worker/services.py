@@ -21,6 +21,8 @@ from flowrun.store import memory
 from flowrun.worker.threads import Threads
 from flowrun.worker.transaction import JobTransaction
 
+PATIENCE = 30.0
+"""Seconds that a thread waits for its progress to be stored: the loop may end before it answers."""
 MESSAGE = 500
 """Characters of a progress message that are kept."""
 
@@ -94,7 +96,7 @@ class JobServices:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            asyncio.run_coroutine_threadsafe(storing, self._loop).result()
+            asyncio.run_coroutine_threadsafe(storing, self._loop).result(PATIENCE)
             return DONE
         return storing
 

@@ -7,9 +7,10 @@ import contextlib
 import threading
 import time
 
+import anyio.from_thread
 import pytest
 
-from flowrun import Flowrun, JobFailed
+from flowrun import Flowrun, Job, JobFailed
 from flowrun.worker import blocked, consumer
 
 pytestmark = pytest.mark.timeout(60)
@@ -101,6 +102,32 @@ async def test_threads_that_go_on_take_nobody_s_place(
             assert {(await run.status()).state for run in late} == {"failed"}
     finally:
         go.set()
+
+
+async def test_a_plain_function_can_look_whether_its_attempt_is_over_and_say_how_far_it_is(app: Flowrun, until) -> None:
+    over = threading.Event()
+
+    @app.handler(attempts=1, timeout=0.3)
+    def looks(job: Job) -> None:
+        job.progress(0.25, "a quarter")
+        try:
+            while not over.wait(0.01):
+                anyio.from_thread.check_cancelled()
+        except BaseException:
+            over.set()
+            raise
+
+    try:
+        async with app.worker(concurrency=1) as worker:
+            run = await looks.dispatch()
+            with pytest.raises(JobFailed, match="took longer than 0.3 s"):
+                await run.result(timeout=20)
+            await until(over.is_set)
+            await until(lambda: worker.abandoned == 0)
+            status = await run.status()
+            assert (status.progress, status.progress_message) == (0.25, "a quarter")
+    finally:
+        over.set()
 
 
 async def test_an_exception_that_closes_coroutines_ends_no_consumer(app: Flowrun) -> None:

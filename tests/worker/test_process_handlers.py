@@ -129,13 +129,24 @@ async def test_it_is_killed_by_timeout_cancel_and_leaving_with_all_it_started(
 
 
 async def test_waiting_for_a_process_is_not_the_attempt_s_time_and_idle_ones_end(
-    dsn: str, until: Any, monkeypatch: pytest.MonkeyPatch
+    dsn: str, until: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = Flowrun(dsn, processes=1)
     monkeypatch.setattr(processes, "IDLE", 0.4)
 
     one = process(app, heavy.pid, timeout=5.0, attempts=1)
+    spin = process(app, heavy.spin)
+    file = tmp_path / "pids"
     async with app.worker(concurrency=3):
+        working = await spin.dispatch(str(file))
+        (busy,) = await pids_in(file, 1, until)
+        impatient = await one.job().options(timeout=1.5).dispatch()
+        waiting = await one.dispatch()
+        await asyncio.sleep(1.7)
+        await waiting.cancel()
+        assert (await waiting.wait(timeout=60)).state == "cancelled"
+        await working.cancel()
+        assert await impatient.result(timeout=60) != busy
         runs = await app.dispatch_many([one.job() for _ in range(6)])
         pids = {await run.result(timeout=60) for run in runs}
         assert len(pids) == 1
