@@ -58,7 +58,7 @@ class Peer:
     @property
     def versions(self) -> str:
         """What is pinned, for people: ``bullmq 6.7.0``."""
-        return re.sub(r"(?<=.)(==|@)", " ", self.packages[0]) if self.packages else ""
+        return re.sub(r"(\[.*\])?(==|@)", " ", self.packages[0]) if self.packages else ""
 
 
 def environments() -> Path:

@@ -49,8 +49,8 @@ def contests(dsn: str, scale: float) -> list[Contest]:
         ),
         *(_dag(dsn, dag) for dag in dags),
         Contest(
-            f"memory for a DAG of {dags[0].jobs:,} nodes",
-            partial(_memory, dsn, dags[0]),
+            f"memory for a DAG of {dags[1].jobs:,} nodes",
+            partial(_memory, dsn, dags[1]),
             None,
             [
                 Figure("written", "bytes", "a node, written"),

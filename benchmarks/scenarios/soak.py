@@ -21,10 +21,14 @@ from benchmarks.sides import FlowrunSide
 MINUTES = 10
 BACKLOG = 20_000
 """Jobs that are kept ready."""
-_NARROW = """
-    select sum(pg_total_relation_size(c.oid))::float8
-    from pg_class c where c.relnamespace = 'flowrun'::regnamespace
-    and c.relname in ('ready', 'leases', 'blocked', 'scheduled', 'slots', 'workers')
+_SIZES = """
+    select coalesce(sum(size) filter (where narrow), 0)::float8 / 1e6, sum(size)::float8 / 1e6
+    from (
+        select
+            pg_total_relation_size(c.oid) as size,
+            c.relname in ('ready', 'leases', 'blocked', 'scheduled', 'slots', 'workers') as narrow
+        from pg_class c where c.relnamespace = 'flowrun'::regnamespace and c.relkind = 'r'
+    ) tables
 """
 
 
@@ -41,6 +45,8 @@ def contests(dsn: str, scale: float) -> list[Contest]:
                 Figure("kept", "", "last minute / second", goal=Goal(0.95, at_least=True, of_flowrun=True)),
                 Figure("memory", "MB", "memory grown since the second minute"),
                 Figure("narrow", "MB", "tables of what is under way, at the end"),
+                Figure("half", "MB", "all tables, at half time"),
+                Figure("all", "MB", "all tables, at the end"),
             ],
             once=True,
         )
@@ -55,6 +61,7 @@ class _Seen:
     at: float
     memory: float
     narrow: float
+    all: float
 
 
 @dataclass(slots=True)
@@ -64,9 +71,10 @@ class _Count:
 
 
 async def soak(dsn: str, seconds: float) -> dict[str, float]:
-    """A worker, and who keeps its queue full."""
+    """A worker, and who keeps its queue full. What has ended is kept for a tenth of the time."""
     async with servers.fresh_database(dsn) as database:
         side = FlowrunSide(database)
+        side.app.retention(seconds / 10)
         count = _Count()
 
         @side.app.handler("count")
@@ -80,8 +88,8 @@ async def soak(dsn: str, seconds: float) -> dict[str, float]:
                 feeding = asyncio.create_task(_feed(side, work, count))
                 for _ in range(10):
                     await asyncio.sleep(seconds / 10)
-                    narrow = await reader.fetchval(_NARROW)
-                    count.tenths.append(_Seen(count.done, time.monotonic(), _memory(), narrow / 1e6))
+                    sizes = await reader.fetchrow(_SIZES)
+                    count.tenths.append(_Seen(count.done, time.monotonic(), _memory(), *sizes))
                 feeding.cancel()
                 await asyncio.gather(feeding, return_exceptions=True)
             reader.terminate()
@@ -95,6 +103,8 @@ def _told(tenths: list[_Seen]) -> dict[str, float]:
         "kept": rates[-1] / max(rates[0], 1.0),  # the first rate is that of the second tenth
         "memory": tenths[-1].memory - tenths[1].memory,
         "narrow": tenths[-1].narrow,
+        "half": tenths[4].all,
+        "all": tenths[-1].all,
     }
 
 

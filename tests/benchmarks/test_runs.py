@@ -21,6 +21,7 @@ ONLY = {
     "dag": "idle",
     "dispatch": "at once|many|200 nodes",
     "queues": "100 queues",
+    "limits": "rate|limit 5|fair_key",
 }
 """Where measurements differ by nothing but a number, one of them is run."""
 
