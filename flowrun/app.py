@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
@@ -38,6 +38,7 @@ from flowrun.store import migrate as migrations
 from flowrun.store.pool import Database
 from flowrun.store.prune import Filter
 from flowrun.store.queues import QueueSetting
+from flowrun.worker.rehearsal import Drained, Rehearsal, Testing, testing
 from flowrun.worker.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -349,6 +350,23 @@ class Flowrun(Registering):
             finally:
                 supervisor.stop()
                 await host.join()
+
+    async def drain(self, timeout: float = 10.0) -> Drained:
+        """Work in this process until nothing is runnable; how many jobs ended, by outcome. For tests.
+
+        What waits for a later moment, for a signal or for a paused queue is left alone. Raises TimeoutError that names
+        what still runs or is ready after ``timeout`` seconds::
+
+            await send_email.dispatch(to="ann")
+            assert (await app.drain()).succeeded == 1
+        """
+        async with self:
+            return await Rehearsal(self.client, self._queues, self.worker).drain(timeout)
+
+    def testing(self, *, clock: datetime | None = None) -> AbstractAsyncContextManager[Testing]:
+        """With a worker, in virtual time that begins at ``clock`` (now): ``async with app.testing() as t:``, then
+        ``await t.advance(3600)``, ``t.now``, ``t.crash_at("settle.written")``. For tests."""
+        return testing(self.client, Rehearsal(self.client, self._queues, self.worker), self.worker, clock)
 
     @asynccontextmanager
     async def lifespan(self, _app: object = None) -> AsyncIterator[None]:

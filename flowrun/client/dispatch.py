@@ -6,7 +6,7 @@ import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar, cast
 from uuid import UUID
@@ -71,6 +71,8 @@ class Client:
         """The job whose handler runs here."""
         self.clock: Callable[[], datetime | None] = lambda: None
         """The moment it is for schedules; None: by the database's clock."""
+        self.ahead = timedelta(0)
+        """How far a test has moved time on: moments that are named now come so much sooner."""
         self.renew()
 
     def renew(self) -> None:
@@ -118,14 +120,17 @@ class Client:
         """The rows of jobs without a flow, in the order of ``specs``. Raises InvalidArguments."""
         running = self.running()
         with _uncollected(len(specs)):
-            return compiler.compile_jobs(
+            plan = compiler.compile_jobs(
                 specs, self.encode, codec.dump, mint.job_id, None if running is None else running.id
             )
+        return plan.earlier(self.ahead) if self.ahead else plan
 
     def plan_flow(self, flow: Flow) -> Compiled:
         """The rows of a flow, and its nodes. Raises InvalidFlow or InvalidArguments."""
         with _uncollected(len(flow.nodes)):
             compiled = compiler.compile_flow(flow, self.encode, codec.dump, _flow_ids)
+        if self.ahead:
+            compiled.plan = compiled.plan.earlier(self.ahead)
         if (running := self.running()) is not None:
             compiled.plan.flows = [row._replace(dispatched_by=running.id) for row in compiled.plan.flows]
         return compiled

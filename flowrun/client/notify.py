@@ -49,6 +49,8 @@ class Notifier:
         self._sent_at = 0.0
         self.local: list[Callable[[Iterable[str], bool], None]] = []
         """Workers in this process, told at once: (queues, whether something new is scheduled)."""
+        self.hasten: list[Callable[[float], int]] = []
+        """Workers in this process, told when a test moves time on by so many seconds; how many handlers run there."""
 
     def ride(self, queues: Iterable[str], *, scheduled: bool = False) -> list[tuple[str, str]]:
         """What to say in the commit that makes something ready, where that is wise; else nothing.

@@ -95,11 +95,13 @@ class Supervisor:
             if not await self._begin(session, again=started):
                 return
             self._client.notifier.local.append(session.wake.ring)
+            self._client.notifier.hasten.append(session.hasten)
             try:
                 async with anyio.create_task_group() as group:
                     await self._work(session, group, task_status if not started else anyio.TASK_STATUS_IGNORED)
             finally:
                 self._client.notifier.local.remove(session.wake.ring)
+                self._client.notifier.hasten.remove(session.hasten)
             started = True
 
     async def _work(self, session: Session, group: anyio.abc.TaskGroup, task_status: TaskStatus[None]) -> None:

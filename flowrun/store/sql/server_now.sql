@@ -1,0 +1,2 @@
+-- The moment it is, by the database's clock.
+select clock_timestamp()
