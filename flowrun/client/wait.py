@@ -12,7 +12,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from flowrun.client.notify import Notifier
-from flowrun.errors import DatabaseError
+from flowrun.errors import DatabaseError, NotFound
 from flowrun.store import listen, reads
 from flowrun.store.listen import Channels
 from flowrun.store.pool import LOST, REPEATABLE, Database, reason
@@ -28,6 +28,12 @@ ROUND_TRIP = 10.0
 """Seconds between questions to the server whether it still hears: what a dead listening link costs in latency."""
 
 
+STORED = 5.0
+"""Seconds between looks whether what is waited for is stored at all."""
+UNSEEN = 60.0
+"""Seconds for which something may be missing that was never seen: its transaction may not be at its end."""
+
+
 class Waits:
     """Who waits for what. Results are read from the database, never from a notification."""
 
@@ -41,9 +47,18 @@ class Waits:
         self._check = asyncio.Event()
         self._used = asyncio.Event()
         self._check_all_at = 0.0
+        self._look_stored_at = 0.0
+        self._seen: set[UUID] = set()
+        self._missing: dict[UUID, float] = {}
+        """What is waited for and not stored, and since when."""
 
     async def wait(self, id: UUID, timeout: float | None) -> OutcomeRow:
-        """How the job or flow ``id`` ended. Raises TimeoutError after ``timeout`` seconds; the job goes on."""
+        """How the job or flow ``id`` ended. Raises TimeoutError after ``timeout`` seconds; the job goes on.
+
+        Raises NotFound if it is not stored any more: it was pruned or deleted.
+        """
+        if not self._futures:
+            self._look_stored_at = asyncio.get_running_loop().time() + STORED
         future: asyncio.Future[OutcomeRow] = asyncio.get_running_loop().create_future()
         waiting = self._futures.setdefault(id, [])
         waiting.append(future)
@@ -61,6 +76,8 @@ class Waits:
             waiting.remove(future)
             if not waiting:
                 self._futures.pop(id, None)
+                self._missing.pop(id, None)
+                self._seen.discard(id)
 
     def settled(self, ids: Iterable[UUID]) -> None:
         """Jobs have ended: in this process, or by a notification."""
@@ -96,8 +113,13 @@ class Waits:
             await self._resolve(list(ids))
 
     async def _resolve(self, ids: list[UUID]) -> None:
+        now = asyncio.get_running_loop().time()
+        look = now >= self._look_stored_at
         try:
             rows = await reads.outcomes(self._database, ids)
+            if look:
+                self._look_stored_at = now + STORED
+                self._miss({*self._futures} - {row.id for row in rows}, now, await self._open())
         except (DatabaseError, *LOST) as error:
             logger.warning("cannot look up what is waited for (%s); trying again", reason(error))
             await anyio.sleep(0.2)
@@ -108,6 +130,21 @@ class Waits:
             for future in self._futures.get(row.id, ()):
                 if not future.done():
                     future.set_result(row)
+
+    async def _open(self) -> set[UUID]:
+        """Of what is waited for, what is stored and has not ended."""
+        return {row[0] for row in await self._database.fetch("open_runs", list(self._futures))}
+
+    def _miss(self, ids: set[UUID], now: float, stored: set[UUID]) -> None:
+        """Give up waiting for what is gone: missing in two looks, for it may have ended between two statements."""
+        for id in ids:
+            if id in stored:
+                self._seen.add(id)
+                self._missing.pop(id, None)
+            elif now - self._missing.setdefault(id, now) >= (STORED / 2 if id in self._seen else UNSEEN):
+                for future in self._futures.get(id, ()):
+                    if not future.done():
+                        future.set_exception(NotFound(f"no job or flow {id} is stored any more"))
 
     def _poll_within(self, seconds: float) -> None:
         self._check_all_at = min(self._check_all_at, asyncio.get_running_loop().time() + seconds)

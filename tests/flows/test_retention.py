@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from flowrun import ConfigurationError, Flowrun, InvalidFlow, Job, NotFound, Pruned
+from flowrun.client import wait
 from flowrun.worker import pruner
 
 DAY = 86_400.0
@@ -285,3 +286,31 @@ async def test_what_is_refused(app, kinds) -> None:
             await app.prune(older_than=-1)
         with pytest.raises(ConfigurationError, match="state= must be one of cancelled, failed, skipped, succeeded"):
             await app.prune(state="ready")
+
+
+async def test_nobody_waits_for_ever_for_what_is_gone(app, kinds, connection, monkeypatch) -> None:
+    monkeypatch.setattr(wait, "SLOW", 0.05)
+    monkeypatch.setattr(wait, "STORED", 0.1)
+    async with app.worker(concurrency=2):
+        first = await app.job("fine", key="k", delay=600.0).dispatch()
+        waiting = asyncio.create_task(first.result(timeout=30))
+        while first.id not in app.client.waits._seen:
+            await asyncio.sleep(0.01)
+        second = await app.job("fine", {"n": 2}, key="k", on_conflict="replace").dispatch()
+        with pytest.raises(NotFound, match="is stored any more"):
+            await waiting
+        assert await second.result(timeout=30) == 2
+        assert await app.prune(older_than=0.0) == Pruned(1, 0)
+        # Not written yet is not gone.
+        transaction = connection.transaction()
+        await transaction.start()
+        third = await app.job("fine", {"n": 3}).dispatch(tx=connection)
+        waiting = asyncio.create_task(third.result(timeout=30))
+        while third.id not in app.client.waits._missing:
+            await asyncio.sleep(0.01)
+        await transaction.commit()
+        assert await waiting == 3
+        monkeypatch.setattr(wait, "UNSEEN", 0.2)
+        with pytest.raises(NotFound, match="is stored any more"):
+            await second.result(timeout=30)
+        assert not app.client.waits._missing
