@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from math import isfinite
 from typing import Annotated, Any
@@ -16,6 +17,8 @@ from flowrun.cli.exits import OK, UsageError
 from flowrun.cli.loading import load
 from flowrun.cli.parent import Parent
 from flowrun.cli.stopping import Stopping, leave
+
+logger = logging.getLogger("flowrun.serve")
 
 
 def _typed(_type: object, tokens: Sequence[Token]) -> str | None:
@@ -125,5 +128,22 @@ def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     with suppress(ImportError):
         from uvloop import new_event_loop as factory  # an extra
+    running: asyncio.Task[Any] | None = None
+
+    async def named() -> None:
+        nonlocal running
+        running = asyncio.current_task()
+        await main()
+
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(main())
+        loop = runner.get_loop()
+        left: Awaitable[None] = named()
+        while True:
+            try:
+                return loop.run_until_complete(left)
+            except (SystemExit, KeyboardInterrupt):
+                # asyncio ends its loop when any task raises one. Signals have handlers of their own: it was a user's.
+                if running is None or running.done():
+                    raise
+                logger.exception("a task that a handler made wants to end the process; the worker goes on")
+                left = running

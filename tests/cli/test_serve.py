@@ -113,7 +113,7 @@ async def test_dsn_on_the_command_line_wins_over_the_app_but_the_environment_doe
     code, _, err = await shell.run("serve", "shop:app", "--dsn", nowhere)
     assert code == 3
     assert err.startswith("flowrun: cannot reach PostgreSQL at 127.0.0.1:1/none: ")
-    assert "refused" in err or "Connect call failed" in err
+    assert "refused" in err.lower() or "Connect call failed" in err
     server = await shell.start("serve", "shop:app", FLOWRUN_DSN=nowhere)
     await server.says("runs 4 type(s)")
 
@@ -129,6 +129,22 @@ async def test_embedded_is_used_whatever_the_app_says(shell: Shell, tmp_path) ->
     await server.says("runs 4 type(s)")
     server.send(signal.SIGTERM)
     assert await server.code() == 0
+
+
+async def test_a_task_of_a_handler_that_exits_does_not_end_the_worker(shell: Shell, app: Flowrun) -> None:
+    (shell.directory / "exits.py").write_text(
+        "import asyncio, sys\nfrom shop import app, note\n"
+        "async def leave() -> None:\n    sys.exit(3)\n"
+        "@app.handler\nasync def exits() -> int:\n    task = asyncio.create_task(leave())\n"
+        "    await asyncio.sleep(0.1)\n    return 1\n"
+    )
+    server = await shell.start("serve", "exits:app")
+    async with app:
+        assert await (await app.job("exits").dispatch()).result(timeout=40) == 1
+        assert await (await app.job("work").dispatch()).result(timeout=40) == server.process.pid
+        await server.says("wants to end the process")
+        server.send(signal.SIGTERM)
+        assert await server.code() == 0
 
 
 async def test_a_handler_that_ignores_its_cancellation_does_not_keep_the_process(shell: Shell, app: Flowrun) -> None:
