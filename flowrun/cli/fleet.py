@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -103,8 +104,10 @@ class Fleet:
                 self._children.discard(child)
 
     def _send(self, child: Process, number: int) -> None:
-        with suppress(ProcessLookupError):
-            child.send_signal(number)
+        # Not child.send_signal(): it looks whether the child has ended, and takes its exit code from who waits for it.
+        if child.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, number)
 
 
 def _signal(times: int) -> signal.Signals:

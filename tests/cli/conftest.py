@@ -84,7 +84,10 @@ class Command:
         return self._err.read_text()
 
     def send(self, number: int) -> None:
-        self.process.send_signal(number)
+        # Not process.send_signal(): it may take the exit code from who waits for it.
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
 
     async def code(self, timeout: float = 25.0) -> int:
         try:
