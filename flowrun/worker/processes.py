@@ -52,6 +52,7 @@ class Process:
         self._writer = writer
         self.loaded: set[str] = set()
         self.idle_since = 0.0
+        self._killed = False
         self._asked = False
         """It owes an answer."""
 
@@ -109,10 +110,11 @@ class Process:
         self._writer.close()
 
     def kill(self) -> None:
-        """End it, and the processes it has started."""
+        """End it, and the processes it has started, also when it has just ended itself: its group has its number."""
         self._writer.close()
-        if self._process.returncode is None:
-            with suppress(ProcessLookupError):
+        if not self._killed:
+            self._killed = True
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     async def ended(self) -> None:

@@ -75,8 +75,10 @@ def spin(file: str, child: bool = False) -> None:
 
 def orphaned(file: str) -> None:
     """Dies while a process of its own lives on and holds all it inherited."""
-    if os.fork() == 0:
+    child = os.fork()
+    if child == 0:
         time.sleep(300)
+    Path(file).write_text(f"{child}\n")
     os._exit(9)
 
 

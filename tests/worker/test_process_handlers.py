@@ -154,11 +154,15 @@ async def test_waiting_for_a_process_is_not_the_attempt_s_time_and_idle_ones_end
         assert await (await one.dispatch()).result(timeout=60) not in pids
 
 
-async def test_a_death_is_noticed_though_its_own_child_lives(app: Flowrun) -> None:
+async def test_a_death_is_noticed_though_its_own_child_lives_which_then_ends_too(
+    app: Flowrun, tmp_path: Path, until: Any
+) -> None:
     orphaned = process(app, heavy.orphaned, attempts=1)
     async with app.worker(concurrency=1):
         with pytest.raises(JobFailed, match="ended with exit code 9"):
-            await (await orphaned.dispatch("x")).result(timeout=60)
+            await (await orphaned.dispatch(str(tmp_path / "pid"))).result(timeout=60)
+        (child,) = await pids_in(tmp_path / "pid", 1, until)
+        await until(lambda: not alive(child))
 
 
 def test_what_cannot_run_in_a_process_is_refused_when_it_is_registered(app: Flowrun) -> None:
