@@ -123,7 +123,7 @@ class Supervisor:
         group.start_soon(session.processes.run)
         group.start_soon(_within, consumers, handlers_ended, consumer.run, session, settler)
         group.start_soon(_within, claims, anyio.Event(), self._claim, session, settler)
-        group.start_soon(upkeep.watch_queues, session)
+        group.start_soon(upkeep.watch_queues, session, settler)
         group.start_soon(timers.run)
         group.start_soon(rescuer.run)
         group.start_soon(ticks.run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Container
 from time import monotonic
 
 import anyio
@@ -10,6 +11,7 @@ import anyio
 from flowrun.client.control import tell
 from flowrun.client.shield import shielded
 from flowrun.core.attempt import Ending
+from flowrun.core.lanes import queue_of
 from flowrun.errors import DatabaseError
 from flowrun.store import control, queues, upkeep
 from flowrun.store.finish import Settled
@@ -123,13 +125,16 @@ async def look_at_queues(session: Session) -> None:
     session.learn(*await shielded(database.repeat(verb)))
 
 
-async def watch_queues(session: Session) -> None:
-    """Look whenever a queue was changed. Until cancelled."""
+async def watch_queues(session: Session, settler: Settler) -> None:
+    """Look whenever a queue was changed, and hand back what is claimed of one that is paused. Until cancelled."""
     while True:
         await session.stale.wait()
         session.stale.clear()
         try:
             await look_at_queues(session)
+            paused = {name for name, setting in session.settings.items() if setting.paused}
+            if paused:
+                empty_buffer(session, settler, of=paused)
         except (DatabaseError, *LOST, *REPEATABLE) as error:
             logger.warning("cannot look at the queues' settings (%s); trying again", reason(error))
             await anyio.sleep(0.5)
@@ -148,8 +153,11 @@ async def hand_back_sitting(session: Session, settler: Settler) -> None:
             empty_buffer(session, settler)
 
 
-def empty_buffer(session: Session, settler: Settler) -> None:
-    """Hand back all jobs that no consumer has begun; no attempt is used."""
-    while session.buffer.jobs:
+def empty_buffer(session: Session, settler: Settler, of: Container[str] | None = None) -> None:
+    """Hand back the jobs ``of`` some queues (all) that no consumer has begun; no attempt is used."""
+    for _ in range(len(session.buffer.jobs)):
         job = session.buffer.jobs.popleft()
+        if of is not None and queue_of(job.queue) not in of:
+            session.buffer.jobs.append(job)
+            continue
         settler.put(Ending(job.id, job.lease, job.attempt, None, attempts_used=job.attempt - 1))

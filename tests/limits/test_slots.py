@@ -10,6 +10,7 @@ import pytest
 from flowrun import Flowrun
 from flowrun.store import limits
 from flowrun.store.statement import Statements
+from flowrun.worker import upkeep
 
 
 @pytest.mark.parametrize("option", [{"limit": ("tenant", 3)}, {"queue": "narrow"}])
@@ -98,6 +99,35 @@ async def test_slots_are_passed_on_without_a_claim(app: Flowrun, connection, unt
     if "sequence" in option:
         assert order == list(range(300))
     assert await connection.fetchval("select count(*) from flowrun.leases") == 0
+
+
+async def test_a_pause_gives_back_what_no_consumer_has_begun(app: Flowrun, connection, until, monkeypatch) -> None:
+    monkeypatch.setattr(upkeep, "SITTING", 1000.0)
+    release = asyncio.Event()
+    began: list[int] = []
+
+    @app.handler("work")
+    async def work(n: int) -> None:
+        began.append(n)
+        if n >= 500:
+            await release.wait()
+
+    async with app:
+        runs = await app.dispatch_many([app.job("work", {"n": n}) for n in range(800)])
+        async with app.worker(concurrency=1):
+            await until(lambda: len(began) == 501)
+            await app.queues.pause("default")
+
+            async def given_back() -> bool:
+                return await connection.fetchval("select count(*) from flowrun.ready") == 299
+
+            await until(given_back)
+            release.set()
+            await runs[500].result(timeout=20)
+            assert len(began) == 501
+            await app.queues.resume("default")
+            await runs[-1].wait(timeout=30)
+        assert began == list(range(800))
 
 
 def test_both_settles_are_one() -> None:
