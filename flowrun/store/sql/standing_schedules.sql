@@ -1,5 +1,5 @@
 -- Where schedules stand, and who could run what they dispatch.
---   $1 text key; null: all
+--   $1 text key; null: all  $2 timestamptz the moment it is; null: by the database's clock
 -- Result: key, paused, next_at, waits_for, overlap, seconds by which the next tick is late, workers that live, and the jobs
 -- that none of them would take: a JSON array of [type, queue].
 -- Index: schedules_pkey. Locks: none.
@@ -9,7 +9,7 @@ select
     s.next_at,
     s.waits_for,
     s.overlap,
-    extract(epoch from now() - s.next_at)::float8 as late,
+    extract(epoch from coalesce($2::timestamptz, now()) - s.next_at)::float8 as late,
     (select count(*) from flowrun.workers where expires_at > now()) as alive,
     (
         select coalesce(jsonb_agg(distinct jsonb_build_array(job ->> 'type', place.queue)), '[]')::text
