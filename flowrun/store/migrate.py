@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from functools import cache
 from importlib.resources import files
@@ -14,6 +15,10 @@ from flowrun.errors import MigrationNeeded, SchemaTooNew
 from flowrun.store.pool import Connection
 from flowrun.store.statement import quote, render
 
+logger = logging.getLogger("flowrun.migrate")
+
+BREAKS = "breaks"
+"""How the name of a migration begins after which workers of the version before cannot work."""
 _LOCK = 0x666C6F7772756E  # "flowrun"
 _FILE = re.compile(r"(\d{4})_(\w+)\.sql")
 _TABLE = """create table if not exists flowrun.migrations (
@@ -86,28 +91,39 @@ async def migrate(connection: Connection, schema: str) -> list[Migration]:
 
 
 async def verify(connection: Connection, schema: str) -> None:
-    """Raise MigrationNeeded or SchemaTooNew unless the schema is this flowrun's."""
+    """Raise MigrationNeeded when the schema lacks something of this flowrun's.
+
+    A newer one will do: a migration keeps what the version before needs, so that during a deploy a worker of that
+    version can still be started (it may have crashed). One that cannot do so says it by its name, which begins with
+    "breaks", and SchemaTooNew is raised.
+    """
     try:
         applied = await _applied(connection, schema)
     except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
         raise MigrationNeeded(f"schema {schema!r} has no flowrun tables; run `flowrun migrate`") from None
+    shipped = {migration.number for migration in migrations()}
+    newer = {number: step for number, step in applied.items() if number not in shipped}
+    if newer and not any(name.startswith(BREAKS) for name, _ in newer.values()):
+        logger.warning("schema %r is at %d, this flowrun knows %d: upgrade it soon", schema, max(newer), max(shipped))
+        applied = {number: step for number, step in applied.items() if number in shipped}
     if pending := _pending(applied, schema):
         have, want = max(applied, default=0), pending[-1].number
         raise MigrationNeeded(f"schema {schema!r} is at {have}, this flowrun needs {want}; run `flowrun migrate`")
 
 
-async def _applied(connection: Connection, schema: str) -> dict[int, str]:
-    rows = await connection.fetch(render("select number, checksum from flowrun.migrations", schema))
-    return {row[0]: row[1] for row in rows}
+async def _applied(connection: Connection, schema: str) -> dict[int, tuple[str, str]]:
+    """By number: name and checksum."""
+    rows = await connection.fetch(render("select number, name, checksum from flowrun.migrations", schema))
+    return {row[0]: (row[1], row[2]) for row in rows}
 
 
-def _pending(applied: dict[int, str], schema: str) -> list[Migration]:
+def _pending(applied: dict[int, tuple[str, str]], schema: str) -> list[Migration]:
     shipped = {migration.number: migration for migration in migrations()}
     if newer := set(applied) - set(shipped):
         raise SchemaTooNew(
             f"schema {schema!r} is at {max(newer)}, this flowrun knows {max(shipped)}: upgrade flowrun in this process"
         )
-    for number, checksum in applied.items():
+    for number, (_, checksum) in applied.items():
         if shipped[number].checksum != checksum:
             raise MigrationNeeded(
                 f"schema {schema!r}: migration {number} was applied from another file than this flowrun ships; "

@@ -103,9 +103,26 @@ async def test_older_than_the_code(connection: asyncpg.Connection, monkeypatch: 
     assert await connection.fetchval("select count(*) from flowrun.more") == 0
 
 
-async def test_newer_than_the_code(connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_newer_than_the_code(
+    connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """During a deploy a worker of the version before can still be started; migrating is for the newer one."""
     known = migrate.migrations()
     ship(monkeypatch, *known, NEXT)
+    await migrate.migrate(connection, "flowrun")
+    ship(monkeypatch, *known)
+    await migrate.verify(connection, "flowrun")
+    assert "upgrade it soon" in caplog.text
+    with pytest.raises(SchemaTooNew):
+        await migrate.migrate(connection, "flowrun")
+    await connection.execute("delete from flowrun.migrations where number = 1")
+    with pytest.raises(MigrationNeeded):
+        await migrate.verify(connection, "flowrun")
+
+
+async def test_newer_than_the_code_can_bear(connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = migrate.migrations()
+    ship(monkeypatch, *known, NEXT._replace(name="breaks_the_leases"))
     await migrate.migrate(connection, "flowrun")
     ship(monkeypatch, *known)
     for verb in (migrate.verify, migrate.migrate):
