@@ -127,6 +127,9 @@ PINNED: Mapping[str, str] = {
     "enable_mergejoin": "off",
     "plan_cache_mode": "force_generic_plan",
     "jit": "off",
+    # Nothing but flowrun's own statements runs here, one after the other: whoever idles in the middle is gone, and the
+    # locks it leaves behind keep others from settling.
+    "idle_in_transaction_session_timeout": "15s",
 }
 """Settings of the connections that claim and settle."""
 
