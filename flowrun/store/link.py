@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -93,6 +94,17 @@ class _Watch:
 
 def _rows(args: Sequence[Any]) -> int:
     return max((len(value) for value in args if isinstance(value, list | tuple)), default=0)
+
+
+@contextmanager
+def hurried(connection: Any, seconds: float) -> Iterator[None]:
+    """Be less patient with a connection (of the pool, too) for a while."""
+    link = getattr(connection, "_con", connection)
+    link.patience, before = seconds, link.patience
+    try:
+        yield
+    finally:
+        link.patience = before
 
 
 async def keep_alive(connection: Any) -> None:

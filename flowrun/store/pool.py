@@ -16,7 +16,7 @@ import asyncpg
 import asyncpg.pgproto.pgproto
 
 from flowrun.errors import DatabaseError, DatabaseUnavailable, FlowrunError, MigrationNeeded, PoolExhausted
-from flowrun.store.link import Link, Silent, keep_alive
+from flowrun.store.link import Link, Silent, hurried, keep_alive
 from flowrun.store.statement import Statements
 
 Connection: TypeAlias = Any
@@ -224,8 +224,10 @@ class Database:
 
         return await self.repeat(verb)
 
-    async def repeat(self, verb: Callable[[Connection], Awaitable[T]], *, safe: bool = True) -> T:
-        """Run ``verb`` on a connection of the pool.
+    async def repeat(
+        self, verb: Callable[[Connection], Awaitable[T]], *, safe: bool = True, patience: float | None = None
+    ) -> T:
+        """Run ``verb`` on a connection of the pool, each of whose answers may take ``patience`` seconds.
 
         Again where nothing was done, and, if ``safe`` (doing it twice is harmless), where that is not known.
         """
@@ -234,7 +236,10 @@ class Database:
             attempt += 1
             try:
                 async with self.acquire() as connection:
-                    return await verb(connection)
+                    if patience is None:
+                        return await verb(connection)
+                    with hurried(connection, patience):
+                        return await verb(connection)
             except REPEATABLE as error:
                 if attempt >= (2 if isinstance(error, SLOW) else 10):
                     raise given_up(error, self.dsn) from error

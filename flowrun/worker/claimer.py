@@ -25,6 +25,8 @@ logger = logging.getLogger("flowrun.worker")
 
 CHEAP = 0.002
 """Seconds a claim from the head of the queue may take and still be made at every wake."""
+UNSETTLED = 4000
+"""Jobs run and not settled beyond which nothing more is claimed: they fill the memory, and are lost with the worker."""
 HEAD_SHARE = 20
 """Claims from the head take at most one part in so many of the time."""
 
@@ -85,7 +87,7 @@ class Claimer:
         if self._changes != session.changes:
             self._learn()
         room = self._room()
-        if room <= 0 or session.stopping:
+        if room <= 0 or session.stopping or self._settler.pending > UNSETTLED:
             session.buffer.room_made.clear()
             await session.buffer.room_made.wait()
             return

@@ -78,6 +78,7 @@ class Settler:
                 while self._successes or self._endings:
                     connection = await shielded(self._batch(connection))
                     self._patience = self._session.patience
+                    self._session.buffer.room_made.set()
                     await anyio.lowlevel.checkpoint()
                 self.idle.set()
         finally:

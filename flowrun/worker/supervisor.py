@@ -27,6 +27,8 @@ logger = logging.getLogger("flowrun.worker")
 
 AGAIN = 0.5
 """Seconds after which a worker that was given up tries again to begin."""
+LEAVING = 5.0
+"""Seconds in which the database has to answer a worker that leaves: whoever stops it counts them."""
 _HOOKS = 5.0
 """Seconds that hooks have to end when the worker leaves."""
 
@@ -179,7 +181,7 @@ class Supervisor:
             async def verb(connection: Connection) -> set[str]:
                 return await store_upkeep.leave(connection, database.sql, worker_id=session.id)
 
-            self._client.notifier.wake(await database.repeat(verb))
+            self._client.notifier.wake(await database.repeat(verb, patience=LEAVING))
         except (DatabaseError, *LOST) as error:
             why = reason(error)
             logger.warning("worker %s could not sign off (%s); its jobs run again after its lease", session.name, why)

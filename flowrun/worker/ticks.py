@@ -99,7 +99,7 @@ class Ticks:
                 connection, client.database.sql, now=client.clock(), unfit=list(self._unfit), limit=limit
             )
 
-        ticked = await shielded(client.database.repeat(verb))
+        ticked = await shielded(client.database.repeat(verb, patience=self._session.patience))
         tell(client, ticked.settled)
         return ticked
 

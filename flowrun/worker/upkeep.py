@@ -76,7 +76,7 @@ class Timers:
                 await control.overdue(connection, client.database.sql, settled, client.calls)
             return due
 
-        due = await shielded(client.database.repeat(verb))
+        due = await shielded(client.database.repeat(verb, patience=self._session.patience))
         tell(client, settled)
         return due
 
@@ -112,7 +112,7 @@ class Rescuer:
         async def verb(connection: Connection) -> Rescued | None:
             return await upkeep.rescue_one(connection, database.sql, crash_limit=limit, calls=client.calls)
 
-        return await shielded(database.repeat(verb))
+        return await shielded(database.repeat(verb, patience=self._session.patience))
 
 
 async def look_at_queues(session: Session) -> None:
@@ -122,7 +122,7 @@ async def look_at_queues(session: Session) -> None:
     async def verb(connection: Connection) -> tuple[int, dict[str, QueueSetting]]:
         return await queues.settings(connection, database.sql, session.id)
 
-    session.learn(*await shielded(database.repeat(verb)))
+    session.learn(*await shielded(database.repeat(verb, patience=session.patience)))
 
 
 async def watch_queues(session: Session, settler: Settler) -> None:

@@ -169,7 +169,8 @@ class Faults:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), 30)
             return [process.pid]
-        self.fleet.surprises.append(f"{member.name} (pid {process.pid}) did not end within 30 s of SIGTERM")
+        if not member.old:
+            self.fleet.surprises.append(f"{member.name} (pid {process.pid}) did not end within 30 s of SIGTERM")
         process.kill()
         return [process.pid]
 

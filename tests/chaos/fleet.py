@@ -34,6 +34,8 @@ class Member:
     """It is asked to end, or killed."""
     final: bool = False
     """No process follows."""
+    old: bool = False
+    """An older version of flowrun, whose faults are known."""
     lives: int = 0
     change: Callable[[Settings], Settings] = lambda settings: settings
     """What the next process is told besides."""
@@ -91,6 +93,7 @@ class Fleet:
                     env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
                 )  # fmt: skip
             member.stopped = member.ending = False
+            member.old = bool(settings.old)
             process = member.process
             self.journal.write("started", member=member.name, child=process.pid, old=bool(settings.old))
             status = await process.wait()
@@ -112,6 +115,7 @@ class Fleet:
             await asyncio.sleep(0.05)
         for member in self.members:
             if member.alive:
-                self.surprises.append(f"{member.name} (pid {member.pid}) did not end within {seconds:.0f} s of SIGTERM")
+                if not member.old:
+                    self.surprises.append(f"{member.name} (pid {member.pid}) did not end in {seconds:.0f} s of SIGTERM")
                 with contextlib.suppress(ProcessLookupError):
                     member.signal(signal.SIGKILL)

@@ -155,3 +155,19 @@ async def test_what_a_handler_raises_is_kept_when_its_transaction_breaks(
         run = await break_it.job().options(backoff=backoff.constant(0.0)).dispatch()
         assert await run.result(timeout=20) == "well"
         assert [attempt.error_type for attempt in await run.attempts()] == ["KeyError"]
+
+
+async def test_a_worker_leaves_in_time_though_its_links_are_silent(
+    dsn: str, through: Through, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever stops it counts the seconds: a silent link must not cost all of the patience there is."""
+    monkeypatch.setattr(link, "PATIENCE", 100.0)
+    app = make(through.dsn)
+    async with app:
+        async with app.worker(concurrency=2):
+            assert await (await app.job("echo", {"value": 1}).dispatch()).result(timeout=20) == 1
+            for one in through.proxy.links:
+                one.silent = True
+            begun = time.monotonic()
+        assert time.monotonic() - begun < 40
+        assert await connection.fetchval("select count(*) from flowrun.workers") == 0, "and it has signed off"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -75,6 +76,10 @@ def hurry() -> None:
     from flowrun.store import pool
 
     getattr(pool, "SESSION", {}).update(lock_timeout="1s", statement_timeout="2s")
+    with contextlib.suppress(ImportError):  # an older version has none
+        from flowrun.store import link
+
+        link.PATIENCE = 5.0
 
 
 def run_on() -> None:
