@@ -105,7 +105,9 @@ class Claimer:
         if from_head:
             self._head_cost = now - self._head_at
             self._head_at += self._head_cost * (1 + HEAD_SHARE)
-        self._settler.backlog = self._bell.plain = len(jobs) == room
+        self._settler.backlog = len(jobs) == room
+        # A bell that has rung meanwhile may be about what this claim could not see.
+        self._bell.plain |= self._settler.backlog
         # Nothing behind the mark? Before the next poll, look at the head once more, when its turn has come.
         self._polls = from_head
         self._again_at = now + session.client.settings.poll if from_head else self._head_at

@@ -68,7 +68,9 @@ class Limited:
         lanes = self._bell.lanes
         self._bell.lanes = False
         if lanes:
-            self._bell.lanes = lanes = await limits.any_lane(connection, sql, list(self._cursors))
+            lanes = await limits.any_lane(connection, sql, list(self._cursors))
+            # A bell that has rung meanwhile may be about what this look could not see.
+            self._bell.lanes |= lanes
         if not lanes and not self._queues:
             return []
         taken = await limits.claim(

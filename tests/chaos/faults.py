@@ -13,6 +13,7 @@ from random import Random
 import asyncpg
 
 from flowrun import Flowrun
+from tests.chaos import handlers
 from tests.chaos.fleet import Fleet, Member
 from tests.chaos.server import Pooler, Server
 from tests.chaos.worker import LEASE, Settings
@@ -112,7 +113,7 @@ class Faults:
                 # Nobody is there whom it could befall: in a moment somebody may be.
                 await asyncio.sleep(0.5)
                 pids = await self.kinds()[kind]()
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+        except handlers.errors() as error:
             self.fleet.journal.write("fault failed", kind=kind, error=repr(error))
             # It may have begun: what it did to whom is not known.
             self.done.append(Fault(f"({kind})", begun, time.monotonic(), [EVERYBODY]))

@@ -23,6 +23,10 @@ class Link:
         """Nothing passes any more, in no direction, and nobody is told: as behind a firewall that forgot."""
         self.deaf = False
         """The server's answers are lost; what the client sends arrives."""
+        self.held = False
+        """The server's answers wait."""
+        self.answers = b""
+        """The last bytes that the server said."""
         self.swallowed = 0
 
     def cut(self) -> None:
@@ -40,12 +44,14 @@ class Link:
                 self.said = (self.said + data)[-65536:]
             if delay := self._proxy.delay:
                 await asyncio.sleep(delay)
-            while self.silent or self._proxy.silent:
+            while self.silent or self._proxy.silent or (answers and self.held):
                 # A peer that hung up meanwhile would be told by a reset, which a black hole does not pass on either.
                 await asyncio.sleep(0.01)
             if answers and (self.deaf or self._proxy.deaf):
                 self.swallowed += len(data)
                 continue
+            if answers:
+                self.answers = (self.answers + data)[-65536:]
             target.write(data)
             await target.drain()
 

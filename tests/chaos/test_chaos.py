@@ -79,7 +79,7 @@ TAMPERED: dict[str, Callable[[Evidence], Evidence]] = {
     "I19 given": lambda evidence: attempt(
         evidence, lambda a: a.about.get("type") == "relay" and a.about["given"], about={"given": ["another"]}
     ),
-    "I13 overlap": lambda evidence: attempt(evidence, lambda a: a.ended and a.end > a.start),
+    "I13 overlap": lambda evidence: attempt(evidence, lambda a: a.about.get("type") == "relay" and a.end > a.start),
     "I1 order": lambda evidence: attempt(
         evidence, lambda a: a.about.get("type") == "relay" and a.about["given"], start=0.0
     ),

@@ -171,3 +171,28 @@ async def test_a_worker_leaves_in_time_though_its_links_are_silent(
             begun = time.monotonic()
         assert time.monotonic() - begun < 40
         assert await connection.fetchval("select count(*) from flowrun.workers") == 0, "and it has signed off"
+
+
+async def test_a_wake_that_comes_while_a_claim_is_answered_is_not_forgotten(
+    dsn: str, through: Through, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "PATIENCE", 100.0)
+    app = make(through.dsn)
+    async with app.worker(concurrency=8), Flowrun(dsn) as other:
+        assert await (await other.job("echo", {"value": 1}).dispatch()).result(timeout=40) == 1
+        [claims] = through.proxy.that_said(*SAID["claim"])
+        [beats] = through.proxy.that_said(*SAID["heartbeat"])
+
+        def heard() -> int:
+            return beats.answers.count(app.client.channels.queue("default").encode())
+
+        before, claims.held = heard(), True
+        first = await other.job("echo", {"value": 2}).dispatch()
+        await until(lambda: heard() > before)
+        await asyncio.sleep(0.3)  # the claim that it brings about takes the first, and its answer waits
+        second = await other.job("echo", {"value": 3}).dispatch()
+        await until(lambda: heard() > before + 1)
+        await asyncio.sleep(0.1)
+        claims.held = False
+        assert await first.result(timeout=15) == 2
+        assert await second.result(timeout=15) == 3
