@@ -121,7 +121,8 @@ async def gather(
         verbs: dict[UUID, set[str]] = defaultdict(set)
         for row in await connection.fetch("select flow_id, job_id, verb from flowrun.audit"):
             for id in (row["flow_id"], row["job_id"]):
-                verbs[id].add(row["verb"])
+                if id is not None:
+                    verbs[id].add(row["verb"])
         evidence = Evidence(
             lines, journal.attempts(lines, deaths), faults, deaths, jobs,
             {row["id"]: row for row in await connection.fetch(FLOWS)}, members,
