@@ -108,11 +108,12 @@ async def test_jobs_that_end_together_are_one_settle(dsn: str, connection, sent:
 
     async with app:
         await app.dispatch_many([wait.job() for _ in range(jobs)])
+        before = await sent()
         async with app.worker(concurrency=jobs):
             await until(lambda: running["now"] == jobs)
             await until(lambda: _quiet(sent))  # what a worker looks at when it starts is over
             claimed = await sent()
-            assert claimed["claim"] <= 6  # those that look whether there is more included
+            assert (claimed - before)["claim"] <= 6  # those that look whether there is more included
             go.set()
 
             async def finished() -> bool:

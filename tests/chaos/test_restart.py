@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import asyncpg
 import pytest
@@ -16,11 +18,16 @@ from tests.chaos.server import Server
 pytestmark = pytest.mark.timeout(150)
 
 
-async def test_a_restart_costs_nothing_but_time(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    for place in tmp_path.parents[:2]:
-        place.chmod(0o755)  # the server's user has to get through
-    async with Server(tmp_path) as server:
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """One that the server's user can reach, which pytest's tmp_path is not for root."""
+    with TemporaryDirectory(prefix="flowrun-test-", ignore_cleanup_errors=True) as place:
+        Path(place).chmod(0o755)
+        yield Path(place)
+
+
+async def test_a_restart_costs_nothing_but_time(directory: Path) -> None:
+    async with Server(directory) as server:
         await prepare(server.dsn)
         app = Flowrun(server.dsn, lease=10.0, poll=30.0)
         ran: Counter[int] = Counter()

@@ -152,7 +152,7 @@ def test_no_way_at_all(monkeypatch, directory, open_postgres):
 
 def test_windows_is_told_what_to_do():
     program = """
-import asyncio, ctypes, shutil, subprocess, sys, tempfile, pathlib
+import asyncio, ctypes, shutil, subprocess, sys, tempfile, pathlib, zoneinfo
 for missing in ("fcntl", "pwd"):
     sys.modules[missing] = None
 sys.platform = "win32"

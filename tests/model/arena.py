@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -20,6 +19,7 @@ from flowrun import Discard, FlowFailed, FlowRun, Flowrun, Job, Retry, Snooze, a
 from flowrun import Flow as RealFlow
 from flowrun import Node as RealNode
 from tests.model import invariants
+from tests.model.quiet import quiet
 from tests.model.reference import Expected, expect, value_of
 from tests.model.written import FAILED, Flow, Join, Node, Ref, When
 
@@ -316,14 +316,14 @@ def _condition(condition: When | Join, made: dict[int, RealNode[Any]]) -> Any:
 @asynccontextmanager
 async def arena(dsn: str) -> AsyncIterator[Arena]:
     """Two apps as two programs would be, one of them narrow, on one database."""
-    logging.getLogger("flowrun").setLevel(logging.CRITICAL)
-    apps = [Flowrun(dsn), Flowrun(dsn)]
-    connection = await asyncpg.connect(dsn)
-    try:
-        here = Arena(apps, connection)
-        for app in apps:
-            register(app, here.journal)
-        async with apps[0].worker(concurrency=20), apps[1].worker(concurrency=2):
-            yield here
-    finally:
-        await connection.close()
+    with quiet():
+        apps = [Flowrun(dsn), Flowrun(dsn)]
+        connection = await asyncpg.connect(dsn)
+        try:
+            here = Arena(apps, connection)
+            for app in apps:
+                register(app, here.journal)
+            async with apps[0].worker(concurrency=20), apps[1].worker(concurrency=2):
+                yield here
+        finally:
+            await connection.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -19,6 +18,7 @@ import asyncpg
 from flowrun import Flow, FlowRun, Flowrun, Job, Node, any_of, backoff, race
 from tests.model import invariants
 from tests.model.arena import UNDER_WAY
+from tests.model.quiet import quiet
 from tests.model.varied import Edge, Life, Spawn, Step, Varied, expect, expect_again, undone, walk
 from tests.model.wild import CLEAR
 
@@ -235,17 +235,17 @@ def register(app: Flowrun, here: Playground) -> None:
 @asynccontextmanager
 async def playground(dsn: str) -> AsyncIterator[Playground]:
     """Two apps as two programs would be, on one database."""
-    logging.getLogger("flowrun").setLevel(logging.CRITICAL)
-    apps = [Flowrun(dsn, poll=0.5), Flowrun(dsn, poll=0.5)]
-    connection = await asyncpg.connect(dsn)
-    try:
-        here = Playground(apps, connection)
-        for app in apps:
-            register(app, here)
-        async with apps[0].worker(concurrency=30), apps[1].worker(concurrency=30):
-            yield here
-    finally:
-        await connection.close()
+    with quiet():
+        apps = [Flowrun(dsn, poll=0.5), Flowrun(dsn, poll=0.5)]
+        connection = await asyncpg.connect(dsn)
+        try:
+            here = Playground(apps, connection)
+            for app in apps:
+                register(app, here)
+            async with apps[0].worker(concurrency=30), apps[1].worker(concurrency=30):
+                yield here
+        finally:
+            await connection.close()
 
 
 # -- from many flows of which one failed to a small one that fails too ---------------------------------------------------

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -37,6 +36,7 @@ from flowrun.store import settle
 from flowrun.store.settle import Leases
 from tests.model import invariants
 from tests.model.arena import UNDER_WAY
+from tests.model.quiet import quiet
 
 PATIENCE = 40.0
 """Seconds that flows have to end after the last meddling: two leases of a worker that was given up, and some."""
@@ -280,13 +280,13 @@ def register(app: Flowrun) -> None:
 @asynccontextmanager
 async def wilderness(dsn: str) -> AsyncIterator[Wild]:
     """Two apps as two programs would be, on one database, with short leases."""
-    logging.getLogger("flowrun").setLevel(logging.CRITICAL)
-    apps = [Flowrun(dsn, lease=1.0, poll=0.2), Flowrun(dsn, lease=1.0, poll=0.2)]
-    connection = await asyncpg.connect(dsn)
-    try:
-        for app in apps:
-            register(app)
-        async with apps[0].worker(concurrency=20), apps[1].worker(concurrency=3):
-            yield Wild(apps, connection)
-    finally:
-        await connection.close()
+    with quiet():
+        apps = [Flowrun(dsn, lease=1.0, poll=0.2), Flowrun(dsn, lease=1.0, poll=0.2)]
+        connection = await asyncpg.connect(dsn)
+        try:
+            for app in apps:
+                register(app)
+            async with apps[0].worker(concurrency=20), apps[1].worker(concurrency=3):
+                yield Wild(apps, connection)
+        finally:
+            await connection.close()
