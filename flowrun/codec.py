@@ -76,12 +76,15 @@ def size_words(size: int) -> str:
     return f"{size / 1024 / 1024:.1f} MiB" if size >= 1024 * 1024 else f"{size:,} bytes"
 
 
-def clean_text(text: str, limit: int) -> str:
-    """``text`` as PostgreSQL can store it: no NUL, no lone surrogate, at most ``limit`` characters."""
+def clean_text(text: str, limit: int, beyond: int = 0) -> str:
+    """``text`` as PostgreSQL can store it: no NUL, no lone surrogate, at most ``limit`` characters.
+
+    ``beyond``: so many more there were, and are not given.
+    """
     text = (
         text[: limit + 1].replace("\x00", "\ufffd")
         if len(text) <= limit
-        else (text[:limit].replace("\x00", "\ufffd") + _TRUNCATED.format(len(text) - limit))
+        else (text[:limit].replace("\x00", "\ufffd") + _TRUNCATED.format(len(text) - limit + beyond))
     )
     return text.encode("utf-8", "replace").decode("utf-8")
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import TypedDict
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from flowrun.errors import ConfigurationError
+from flowrun.redaction import Redact, redact
 
 _MIB = 1024 * 1024
 
@@ -27,6 +28,7 @@ class SettingsOptions(TypedDict, total=False):
     crash_limit: int
     processes: int | None
     block_limit: float
+    redact: Redact | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +37,7 @@ class Settings:
 
     schema: str = "flowrun"
     """The PostgreSQL schema that holds everything."""
-    listen_dsn: str | None = None
+    listen_dsn: str | None = field(default=None, repr=False)
     """Where to LISTEN, when ``dsn`` leads through a pooler in transaction mode."""
     pooler: bool = False
     """``dsn`` leads through a pooler in transaction mode: no prepared statements, no session settings, no LISTEN."""
@@ -57,6 +59,9 @@ class Settings:
     processes: int | None = None
     """How many processes a worker has for handlers with ``process=True`` (default: one for each core it may use)."""
 
+    redact: Redact | None = field(default=redact, repr=False)
+    """What takes secrets out of errors and tracebacks before they are stored or logged; None: nothing does."""
+
     def __post_init__(self) -> None:
         for name, low, high in (("lease", 0.5, 86_400.0), ("poll", 0.05, 3_600.0), ("block_limit", 1.0, 86_400.0)):
             value = getattr(self, name)
@@ -71,6 +76,9 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
                 raise ConfigurationError(f"{name} must be a whole number, at least {lowest}; got {value!r}")
+
+        if self.redact is not None and not callable(self.redact):
+            raise ConfigurationError(f"redact must be a function from text to text, or None; got {self.redact!r}")
 
     @property
     def heartbeat(self) -> float:
@@ -94,6 +102,7 @@ def check_dsn(dsn: str) -> str:
     scheme = dsn.partition(":")[0]
     try:
         parts = urlsplit(dsn)
+        parse_qsl(parts.query, strict_parsing=bool(parts.query))
         hosts = parts.netloc.rpartition("@")[2].split(",")
         ports = [host.rpartition("]")[2].partition(":")[2] for host in hosts]
         readable = all(not port or (port.isdecimal() and 0 < int(port) < 65_536) for port in ports)

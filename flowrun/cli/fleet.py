@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import anyio
@@ -27,12 +27,12 @@ ASKED = {OK, -signal.SIGTERM, -signal.SIGINT}
 """How a child ends that was asked to: a signal kills it while Python starts."""
 
 
-async def run(arguments: Sequence[str], count: int, stopping: Stopping) -> int:
+async def run(arguments: Sequence[str], count: int, stopping: Stopping, environment: Mapping[str, str]) -> int:
     """Keep ``count`` processes of ``flowrun ARGUMENTS`` alive until a signal; the exit code for all."""
     if sys.platform == "win32":
         raise UsageError("--processes needs POSIX; start several `flowrun serve` instead")
     with stopping.listening():
-        fleet = Fleet(arguments)
+        fleet = Fleet(arguments, environment)
         stopping.attend(fleet.stop)
         async with anyio.create_task_group() as group:
             for _ in range(count):
@@ -43,8 +43,9 @@ async def run(arguments: Sequence[str], count: int, stopping: Stopping) -> int:
 class Fleet:
     """The children. One that dies is replaced; all end when :meth:`stop` is called, or when they cannot even start."""
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         self.code = OK
+        self._environment = {**os.environ, **environment}
         self._command = [sys.executable, "-m", "flowrun", *arguments]
         self._children: set[Process] = set()
         self._stopped = asyncio.Event()
@@ -90,6 +91,7 @@ class Fleet:
                     *self._command,
                     f"--parent={theirs.fileno()}",
                     stdin=DEVNULL,
+                    env=self._environment,
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,
                 )

@@ -16,6 +16,7 @@ from flowrun.app import Flowrun
 from flowrun.cli import terminal
 from flowrun.cli.exits import UsageError
 from flowrun.errors import FlowrunError
+from flowrun.redaction import redact
 
 
 class BrokenModule(FlowrunError):
@@ -90,7 +91,7 @@ def _broken(doing: str, error: Exception) -> BrokenModule:
     frame = error.__traceback__
     while frame is not None and _ours(frame.tb_frame.f_code.co_filename):
         frame = frame.tb_next
-    terminal.say("".join(traceback.format_exception(type(error), error, frame)).rstrip())
+    terminal.say(redact("".join(traceback.format_exception(type(error), error, frame)).rstrip()))
     return BrokenModule(f"{doing} failed: {type(error).__name__}: {error}")
 
 

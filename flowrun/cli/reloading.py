@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import anyio
@@ -25,12 +25,12 @@ Snapshot = dict[str, tuple[int, int]]
 """By file: when it was changed, and its size."""
 
 
-async def run(arguments: Sequence[str], stopping: Stopping) -> int:
+async def run(arguments: Sequence[str], stopping: Stopping, environment: Mapping[str, str]) -> int:
     """Keep one process of ``flowrun ARGUMENTS``, with the newest source, until a signal; its exit code."""
     if sys.platform == "win32":
         raise UsageError("--reload needs POSIX")
     with stopping.listening():
-        reloader = Reloader(arguments, Path.cwd())
+        reloader = Reloader(arguments, Path.cwd(), environment)
         stopping.attend(reloader.stop)
         return await reloader.run()
 
@@ -38,10 +38,11 @@ async def run(arguments: Sequence[str], stopping: Stopping) -> int:
 class Reloader:
     """One child after the other. What runs when the source changes is given back at once, without an attempt used."""
 
-    def __init__(self, arguments: Sequence[str], directory: Path) -> None:
+    def __init__(self, arguments: Sequence[str], directory: Path, environment: Mapping[str, str]) -> None:
         self._arguments = arguments
+        self._environment = environment
         self._directory = directory
-        self._fleet = Fleet(arguments)
+        self._fleet = Fleet(arguments, environment)
         self._stopped = asyncio.Event()
         self._changed = False
         self._seen = snapshot(directory)
@@ -61,7 +62,7 @@ class Reloader:
                 await self._change_or_stop()
             if self._stopped.is_set():
                 return OK if code in ASKED else code
-            self._fleet = Fleet(self._arguments)
+            self._fleet = Fleet(self._arguments, self._environment)
 
     async def _one(self) -> tuple[int, int]:
         """A child until it ends, by itself or because a file changed: its process id and its exit code."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from math import isfinite
@@ -19,6 +20,9 @@ from flowrun.cli.parent import Parent
 from flowrun.cli.stopping import Stopping, leave
 
 logger = logging.getLogger("flowrun.serve")
+
+_DSN = "FLOWRUN_PARENT_DSN"
+"""In the environment of a process of many: the ``--dsn`` its parent was given."""
 
 
 def _typed(_type: object, tokens: Sequence[Token]) -> str | None:
@@ -71,8 +75,12 @@ def serve(
     parented = processes > 1 or (reload and parent is None)
     stopping = Stopping(third_kills=not parented)
     if parented:
-        same = _same(app, concurrency, queue, dsn, grace, embedded=embedded)
-        return asyncio.run(reloading.run(same, stopping) if reload else fleet.run(same, processes, stopping))
+        same = _same(app, concurrency, queue, grace, embedded=embedded)
+        # Not among the arguments: everybody on the machine can list those, and a DSN may hold a password.
+        hidden = {_DSN: dsn} if dsn else {}
+        keep = reloading.run(same, stopping, hidden) if reload else fleet.run(same, processes, stopping, hidden)
+        return asyncio.run(keep)
+    dsn = dsn or (os.environ.pop(_DSN, None) if parent is not None else None)
     found = load(app)
     if embedded or dsn:
         found.use_dsn(dsn or "embedded:")
@@ -113,13 +121,10 @@ async def _work(
     leave()
 
 
-def _same(
-    app: str, concurrency: int, queues: list[str] | None, dsn: str | None, grace: float, *, embedded: bool
-) -> list[str]:
+def _same(app: str, concurrency: int, queues: list[str] | None, grace: float, *, embedded: bool) -> list[str]:
     """The arguments of one process of many."""
     arguments = ["serve", app, f"--concurrency={concurrency}", f"--grace={grace}", "--processes=1"]
     arguments += [f"--queue={name}" for name in queues or ()]
-    arguments += [f"--dsn={dsn}"] if dsn else []
     return arguments + (["--embedded"] if embedded else [])
 
 

@@ -8,6 +8,8 @@ import sys
 
 from rich.console import Console
 
+from flowrun.redaction import redact
+
 LOG_FORMAT = "%(asctime)s %(levelname)-7s [%(process)d] %(name)s: %(message)s"
 _WIDE = 160
 
@@ -25,7 +27,7 @@ def say(text: str) -> None:
 
 def complain(text: str) -> None:
     """An error, in one line."""
-    say("flowrun: " + " ".join(text.split()))
+    say("flowrun: " + redact(" ".join(text.split())))
 
 
 def mute() -> None:

@@ -20,6 +20,7 @@ from flowrun.core.attempt import Attempted, Claimed, Ending, Failure
 from flowrun.core.lanes import queue_of
 from flowrun.core.states import Kind
 from flowrun.errors import ConfigurationError
+from flowrun.redaction import guarded, traceback_of
 from flowrun.registry import is_async
 from flowrun.store import reads
 from flowrun.store.pool import LOST, REPEATABLE, reason
@@ -146,19 +147,20 @@ class Hooks:
             if len(self._tasks) >= MOST:
                 logger.error("hooks are too slow: %s of %s is told to nobody", event.kind, event.id)
                 return
-            self._start(_call(hook, event))
+            self._start(self._call(hook, event))
+
+    async def _call(self, hook: Callable[[HookEvent], Any], event: HookEvent) -> None:
+        try:
+            await hook(event)
+        except Exception as error:  # noqa: BLE001 - the user's code
+            redact = guarded(self._client.settings.redact)
+            told = redact(traceback_of(error))
+            logger.error("a hook of %s raised; nothing else is changed by it\n%s", event.kind, told)  # noqa: TRY400 - redacted
 
     def _start(self, coroutine: Any) -> None:
         task = asyncio.get_running_loop().create_task(coroutine, name="flowrun-hook")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-async def _call(hook: Callable[[HookEvent], Any], event: HookEvent) -> None:
-    try:
-        await hook(event)
-    except Exception:
-        logger.exception("a hook of %s raised; nothing else is changed by it", event.kind)
 
 
 def _with_parts(function: Callable[..., Any]) -> Callable[[HookEvent], Any]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, TypeVar, cast
@@ -94,6 +95,9 @@ ADVICE: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str],
     ),
 )
 """What to do about an error, by its kind."""
+
+_ARGUMENT = re.compile(r"(.*query argument \$\d+): .*\((.*)\)", re.DOTALL)
+"""Between them the driver quotes what was to be sent."""
 
 UNSENDABLE = (asyncpg.exceptions._base.DataError,)
 """The values do not fit the parameters: the driver did not send them (an InterfaceError, yet no lost connection)."""
@@ -309,7 +313,9 @@ def level(error: BaseException) -> int:
 
 def said(error: BaseException) -> str:
     """What the server says, in one line, without its details: they quote whole rows, with what people put there."""
-    first = error.args[0] if error.args and isinstance(error.args[0], str) else ""
+    first = str(error.args[0]) if isinstance(error, asyncpg.PostgresError) and error.args else str(error)
+    if found := _ARGUMENT.match(first):
+        return f"{found[1]} ({found[2]})"
     return first.partition("\n")[0] or type(error).__name__
 
 

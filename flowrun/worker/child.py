@@ -188,7 +188,8 @@ def _told(error: BaseException, limit: int) -> dict[str, Any]:
         delay = None if error.delay is None else float(error.delay)
         again = ["retry" if isinstance(error, Retry) else "snooze", delay, str(error)]
     return {
-        "failure": list(describe(error, limit)),
+        # Masked and cut by the worker: what is masked must be whole.
+        "failure": list(describe(error, 4 * limit, str)),
         "kinds": [qualified(kind) for kind in type(error).__mro__],
         "final": isinstance(error, Discard | InvalidArguments | NotStorable),
         "again": again,

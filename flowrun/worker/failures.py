@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import traceback
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from flowrun import codec
+from flowrun import codec, redaction
 from flowrun.context import JobError
 from flowrun.core.attempt import Claimed, Failure
 from flowrun.core.outcome import RaisedElsewhere
@@ -18,10 +18,15 @@ class AttemptTimeout(TimeoutError):
     """An attempt took longer than its job's ``timeout``."""
 
 
-def describe(error: BaseException, limit: int) -> Failure:
-    """An exception as it is kept: always storable, whatever it holds, and never its frames' local values."""
+def describe(error: BaseException, limit: int, redact: redaction.Redact) -> Failure:
+    """An exception as it is kept: storable, whatever it holds; without secrets; never its frames' local values."""
+
+    def kept(text: str) -> str:
+        # Cut twice: what is masked must be whole, and a text of a gigabyte is not looked through.
+        return codec.clean_text(redact(text[: 4 * limit]), limit, max(0, len(text) - 4 * limit))
+
     if isinstance(error, RaisedElsewhere):
-        return error.failure
+        return _masked(error.failure, kept, redact)
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     try:
@@ -31,23 +36,29 @@ def describe(error: BaseException, limit: int) -> Failure:
     trace: str | None = None
     if not isinstance(error, HandlerSignal | InvalidArguments | AttemptTimeout | ProcessDied):
         try:
-            frames = traceback.TracebackException.from_exception(error, limit=-50, max_group_depth=5)
-            trace = codec.clean_text("".join(frames.format()), limit)
+            trace = kept(redaction.traceback_of(error))
         except Exception:  # noqa: BLE001 - a user's __str__ or __cause__ again
             trace = None
-    return Failure(codec.clean_text(name, 200), codec.clean_text(message, limit), trace, _detail(error, limit))
+    return Failure(codec.clean_text(name, 200), kept(message), trace, _detail(error, limit, kept, redact))
 
 
-def _detail(error: BaseException, limit: int) -> str | None:
+def _masked(failure: Failure, kept: Callable[[str], str], redact: redaction.Redact) -> Failure:
+    """A failure that another process has described."""
+    detail = None if failure.detail is None else codec.dump(redaction.inside(codec.load(failure.detail), redact))
+    trace = None if failure.traceback is None else kept(failure.traceback)
+    return failure._replace(message=kept(failure.message), traceback=trace, detail=detail)
+
+
+def _detail(error: BaseException, limit: int, kept: Callable[[str], str], redact: redaction.Redact) -> str | None:
     """What an exception tells besides: notes, cause, and its own ``detail``; nothing that cannot be stored."""
     told: dict[str, Any] = {}
     try:
         if notes := getattr(error, "__notes__", None):
-            told["notes"] = [codec.clean_text(str(note), limit) for note in notes[:20]]
+            told["notes"] = [kept(str(note)) for note in notes[:20]]
         if error.__cause__ is not None:
-            told["cause"] = codec.clean_text(f"{type(error.__cause__).__qualname__}: {error.__cause__}", limit)
+            told["cause"] = kept(f"{type(error.__cause__).__qualname__}: {error.__cause__}")
         if (detail := getattr(error, "detail", None)) is not None and not callable(detail):
-            told["detail"] = codec.load(codec.dump(detail, limit=limit))
+            told["detail"] = redaction.inside(codec.load(codec.dump(detail, limit=limit)), redact)
     except Exception:  # noqa: BLE001, S110 - a user's own properties; what was found before counts
         pass
     return codec.dump(told) if told else None

@@ -23,6 +23,7 @@ from flowrun.core.outcome import Again, Policy, decide, policy
 from flowrun.core.references import Unresolved, put_back
 from flowrun.core.states import Outcome
 from flowrun.errors import InvalidArguments, Snooze
+from flowrun.redaction import Redact
 from flowrun.registry import Definition, Registry
 from flowrun.worker.failures import AttemptTimeout, cause_of, describe
 from flowrun.worker.processes import Processes
@@ -45,6 +46,7 @@ class Runner:
         middleware: Sequence[Callable[..., Any]] = (),
         max_payload: int,
         error_text: int,
+        redact: Redact = str,
     ) -> None:
         self._registry = registry
         self._threads = threads
@@ -53,7 +55,7 @@ class Runner:
         self._attempt = attempt
         self._middleware = middleware
         self._max_payload = max_payload
-        self._error_text = error_text
+        self._describe = partial(describe, limit=error_text, redact=redact)
         self._known: dict[str, tuple[Definition, Policy, bool]] = {}
         """By type; the last says that nothing but the function is to be called."""
 
@@ -93,7 +95,8 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a handler fails the job, not the worker
             job.over = True
             if job.settled:
-                logger.warning("job %s (%s) was completed, and then its handler raised %r", job.id, job.type, error)
+                kind = type(error).__qualname__
+                logger.warning("job %s (%s) was completed, and then its handler raised %s", job.id, job.type, kind)
                 return _over(job)
             return _interrupted(job) if job.interrupted else self._failed(job, rules, error)
         try:
@@ -180,11 +183,11 @@ class Runner:
         return arguments
 
     def _failed(self, job: Claimed, rules: Policy, error: BaseException) -> Ending:
-        failure = describe(error, self._error_text)
+        failure = self._describe(error)
         try:
             following = decide(error, job.attempt, rules, random.random())  # noqa: S311 - jitter
         except Exception as broken:  # noqa: BLE001 - a user's own backoff function
-            failure = describe(broken, self._error_text)
+            failure = self._describe(broken)
             return self._over(job, failure)
         if isinstance(following, Again):
             kept = None if isinstance(error, Snooze) else failure

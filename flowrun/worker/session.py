@@ -17,6 +17,7 @@ from flowrun.client.dispatch import Client
 from flowrun.core.attempt import Claimed
 from flowrun.core.lanes import queue_of
 from flowrun.core.options import SYSTEM_QUEUE
+from flowrun.redaction import guarded
 from flowrun.store.pool import PINNED
 from flowrun.store.queues import QueueSetting
 from flowrun.worker.buffer import Buffer
@@ -88,6 +89,7 @@ class Session:
             middleware=self.client.registry.middleware,
             max_payload=settings.max_payload,
             error_text=settings.error_text,
+            redact=guarded(settings.redact),
         )
         self.job_takers = frozenset(one.type for one in self.client.registry if one.job_parameter is not None)
         """Types whose handlers take the running job."""
