@@ -18,6 +18,7 @@ from flowrun.cli.looking import explain, flows, gates, jobs, show, workers
 from flowrun.cli.many import delete, prune
 from flowrun.cli.migrate import migrate
 from flowrun.cli.operating import cancel, dispatch, queues, resolve, retry, signal, skip
+from flowrun.cli.roles import roles
 from flowrun.cli.schedules import schedules
 from flowrun.cli.serve import serve
 from flowrun.errors import FlowrunError
@@ -35,7 +36,7 @@ app = App(
 )
 LOOKING = (flows, show, jobs, gates, explain, workers, queues, schedules)
 OPERATING = (cancel, retry, failed, resolve, skip, signal, dispatch, delete, prune)
-for command in (demo, serve, check, migrate, doctor, *LOOKING, *OPERATING):
+for command in (demo, serve, check, migrate, roles, doctor, *LOOKING, *OPERATING):
     app.command(command)
 
 

@@ -15,7 +15,7 @@ from flowrun.client.notify import Notifier
 from flowrun.errors import DatabaseError, NotFound
 from flowrun.store import listen, reads
 from flowrun.store.listen import Channels
-from flowrun.store.pool import LOST, REPEATABLE, Database, reason
+from flowrun.store.pool import LOST, REPEATABLE, Database, Forbidden, reason
 from flowrun.store.reads import OutcomeRow
 
 logger = logging.getLogger("flowrun.wait")
@@ -120,6 +120,11 @@ class Waits:
             if look:
                 self._look_stored_at = now + STORED
                 self._miss({*self._futures} - {row.id for row in rows}, now, await self._open())
+        except Forbidden as error:
+            for future in [future for id in ids for future in self._futures.get(id, ())]:
+                if not future.done():
+                    future.set_exception(error)
+            return
         except (DatabaseError, *LOST) as error:
             logger.warning("cannot look up what is waited for (%s); trying again", reason(error))
             await anyio.sleep(0.2)

@@ -142,6 +142,10 @@ class PoolerInTheWay(DatabaseUnavailable):
     """A pooler refuses the settings that a session of flowrun's begins with."""
 
 
+class Forbidden(DatabaseError):
+    """The role may not do it: somebody who waits for it would wait in vain."""
+
+
 class Database:
     """A DSN, a schema, and a pool while it is open."""
 
@@ -288,7 +292,7 @@ class translated:  # noqa: N801 - reads as a statement: `with translated(dsn):`
         if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError):
             raise DatabaseUnavailable(f"PostgreSQL at {where(self._dsn)} refused: {said(error)}") from error
         if isinstance(error, FORBIDDEN):
-            raise DatabaseError(f"PostgreSQL at {where(self._dsn)} forbids it: {reason(error)}") from error
+            raise Forbidden(f"PostgreSQL at {where(self._dsn)} forbids it: {reason(error)}") from error
         if isinstance(error, LOST):
             pooler = isinstance(error, asyncpg.ProtocolViolationError) and "startup parameter" in str(error)
             kind = PoolerInTheWay if pooler else DatabaseUnavailable

@@ -63,13 +63,13 @@ async def flow_jobs(database: Database, id: UUID) -> list[dict[str, Any]]:
 
 async def flow_nodes(database: Database, id: UUID) -> dict[str, tuple[UUID, str]]:
     """By name: id and type of every node in a flow."""
-    return {name: (node, type) for name, node, type, _ in await database.fetch("flow_nodes", id)}
+    return {name: (node, type) for name, node, type in await database.fetch("flow_names", id)}
 
 
 async def flow_nodes_of(caller: Caller, sql: Statements, id: UUID) -> dict[str, tuple[UUID, str]]:
     """The same, as a transaction of somebody else's sees it."""
-    rows = await caller.fetch(sql["flow_nodes"], id)
-    return {name: (node if isinstance(node, UUID) else UUID(str(node)), type) for name, node, type, _ in rows}
+    rows = await caller.fetch(sql["flow_names"], id)
+    return {name: (node if isinstance(node, UUID) else UUID(str(node)), type) for name, node, type in rows}
 
 
 async def standing(database: Database, id: UUID) -> dict[str, Any] | None:

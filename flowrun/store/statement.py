@@ -13,12 +13,12 @@ _QUALIFIER = re.compile(r"\bflowrun\.(?=[a-z_])")
 _SQL = files("flowrun.store") / "sql"
 
 
-def quote(identifier: str) -> str:
-    """``identifier`` as PostgreSQL reads it back unchanged; ConfigurationError if it cannot name a schema."""
+def quote(identifier: str, what: str = "schema") -> str:
+    """``identifier`` as PostgreSQL reads it back unchanged; ConfigurationError if it cannot name ``what``."""
     encoded = identifier.encode("utf-8", "replace")
     if not identifier or len(encoded) > 63 or "\x00" in identifier or identifier.startswith("pg_"):
         raise ConfigurationError(
-            f"schema must be a name of 1 to 63 bytes that does not begin with 'pg_'; got {identifier!r}"
+            f"{what} must be a name of 1 to 63 bytes that does not begin with 'pg_'; got {identifier!r}"
         )
     return '"' + identifier.replace('"', '""') + '"'
 

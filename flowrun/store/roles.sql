@@ -1,0 +1,43 @@
+-- Roles that may do just what they have to. Run it as a superuser, or as one who owns flowrun's tables and may create roles; run
+-- it again after each migration, which is harmless. Give the roles to those who log in: grant flowrun_worker to shop;
+
+-- Who migrates: everything in the schema becomes its own.
+alter schema flowrun owner to flowrun_owner;
+
+-- Who runs jobs, and whoever dispatches, waits for results, cancels and retries: all rows, no definitions.
+grant usage on schema flowrun to flowrun_worker;
+grant select, insert, update, delete on all tables in schema flowrun to flowrun_worker;
+revoke insert, update, delete on flowrun.migrations from flowrun_worker;
+alter default privileges for role flowrun_owner in schema flowrun
+grant select, insert, update, delete on tables to flowrun_worker;
+
+-- Who dispatches and no more: jobs, many jobs, flows, with keys. It sees which ids and keys there are, since a dispatch looks for them,
+-- and no arguments and no results; it cannot wait, cancel, retry, nor replace (on_conflict="replace").
+grant usage on schema flowrun to flowrun_dispatcher;
+grant insert on
+    flowrun.jobs, flowrun.flows, flowrun.edges, flowrun.blocked, flowrun.ready, flowrun.scheduled, flowrun.deadlines,
+    flowrun.keys
+to flowrun_dispatcher;
+grant select (id, flow_id, kind, name, queue, type, priority, delay, run_at) on flowrun.jobs to flowrun_dispatcher;
+grant select (id) on flowrun.flows to flowrun_dispatcher;
+grant select (id) on flowrun.deadlines to flowrun_dispatcher;
+grant select (parent_id, child_id, condition) on flowrun.edges to flowrun_dispatcher;
+grant select, update (id, expires_at) on flowrun.keys to flowrun_dispatcher;
+grant select on flowrun.migrations to flowrun_dispatcher;
+
+-- Who looks: states, times, errors; no arguments, results, tracebacks, steps, signals, nor what a job's options hold.
+grant usage on schema flowrun to flowrun_reader;
+grant select on
+    flowrun.flow_status, flowrun.flows, flowrun.edges, flowrun.blocked, flowrun.ready, flowrun.scheduled, flowrun.leases,
+    flowrun.slots, flowrun.starts, flowrun.queues, flowrun.workers, flowrun.cancels, flowrun.deadlines, flowrun.gates,
+    flowrun.migrations
+to flowrun_reader;
+grant select (
+    id, flow_id, name, type, queue, priority, state, attempt, optional, created_at, run_at, started_at, finished_at, worker,
+    error_type, error, cause, progress, progress_message, cancel_requested, dispatched_by
+) on flowrun.job_status to flowrun_reader;
+grant select (id, flow_id, kind, name, queue, type, priority, optional, delay, run_at, created_at) on flowrun.jobs
+to flowrun_reader;
+grant select (id, outcome, attempt, started_at, finished_at, spoils, cause, error) on flowrun.finished to flowrun_reader;
+grant select (job_id, attempt, worker, started_at, ended_at, error_type, message) on flowrun.attempts to flowrun_reader;
+grant select (id, flow_id, job_id, verb, actor, reason, done_at) on flowrun.audit to flowrun_reader;
