@@ -30,7 +30,7 @@ from tests.cli.conftest import Shell
         (["serve", "shop:app", "--queue", "bills=101"], "can have 1 to 100"),
         (["serve", "shop:app", "--queue", ""], "queue"),
         (["serve", "shop:app", "--embedded", "--dsn", "postgresql://x/y"], "give one"),
-        (["serve", "shop:app", "--reload"], "Unknown option"),
+        (["serve", "shop:app", "--again"], "Unknown option"),
         (["migrate", "--dsn", "host=x password=s3cret"], "the DSN cannot be read"),
         (["migrate", "--dsn", "postgresql://u:s3cret/x"], "the DSN cannot be read"),
         (["demo", "--fail", "nobody"], "there is no such node; the flow has charge_payment, send_confirmation"),

@@ -168,6 +168,11 @@ def a_flow(app: Flowrun, echo: Any, size: int = 3, **options: Any) -> Any:
     return flow
 
 
+def is_sum(result: list[int | None]) -> bool:
+    """One of the first three has released it: that one's result is there, the others' if they were as quick."""
+    return len(result) == 3 and result != [None] * 3 and all(one in (n, None) for n, one in enumerate(result))
+
+
 async def stored(connection: asyncpg.Connection) -> dict[str, int]:
     return {table: await connection.fetchval(f"select count(*) from flowrun.{table}") for table in TABLES}
 
@@ -190,7 +195,7 @@ async def test_committed_it_is_there_and_runs_at_once(app, echo, way, mine, conn
             await commit()
             async with asyncio.timeout(PROMPT):
                 assert [await one.result() for one in (run, later, *many)] == [1, 2, 3, 4]
-                assert await flow.result() == [0, 1, 2]
+                assert is_sum(await flow.result())
     assert await connection.fetchval("select count(*) from mine") == 1
 
 
@@ -262,7 +267,7 @@ async def test_replaced_in_the_transaction(app, echo, way, connection) -> None:
             assert held == ({old_job.id, old_flow.id} if undo else {job.id, flow.id})
     async with app.worker(concurrency=2):
         assert await job.result(timeout=10) == 2
-        assert await flow.result(timeout=10) == [0, 1, 2]
+        assert is_sum(await flow.result(timeout=10))
     assert (await stored(connection))["flows"] == 1
 
 
@@ -341,7 +346,7 @@ async def test_without_a_transaction_it_is_committed_at_once_and_as_a_whole(app,
         assert (await a_flow(app, echo, key="k").dispatch(tx=tx)).id == flow.id
         async with asyncio.timeout(PROMPT):
             assert await run.result() == 1
-            assert await flow.result() == [0, 1, 2]
+            assert is_sum(await flow.result())
         before = await stored(connection)
         with pytest.raises(DuplicateKey):
             await app.dispatch_many(
