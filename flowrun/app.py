@@ -76,19 +76,19 @@ class Flowrun(Registering):
             self.dsn or "", schema=self.settings.schema, pooler=self.settings.pooler, pool_size=self.settings.pool_size
         )
         self.client = Client(database, self.registry, self.settings)
-        self.gates = Gates(self.client)
+        self.gates: Gates = Gates(self.client)
         """What people are asked: nodes that wait for a signal."""
-        self.flows = Flows(self.client)
+        self.flows: Flows = Flows(self.client)
         """Flows that are stored."""
-        self.jobs = Jobs(self.client)
+        self.jobs: Jobs = Jobs(self.client)
         """Jobs that are stored."""
-        self.workers = Workers(self.client)
+        self.workers: Workers = Workers(self.client)
         """Workers that live."""
-        self.queues = Queues(self.client)
+        self.queues: Queues = Queues(self.client)
         """Limits, rates and pauses of queues."""
-        self.failed = FailedJobs(self.client)
+        self.failed: FailedJobs = FailedJobs(self.client)
         """The dead letter: jobs that failed for good."""
-        self.schedules = Schedules(self.client)
+        self.schedules: Schedules = Schedules(self.client)
         """What is dispatched again and again."""
         self._declared: dict[str, QueueSetting] = {}
         self._retentions = Retentions()

@@ -233,29 +233,29 @@ class Job:
         parents: Mapping[str, Parent] | None = None,
         services: Services | None = None,
     ) -> None:
-        self.id = id
+        self.id: UUID = id
         """Its id: the same in every attempt, so it serves as an idempotency key for the outside world."""
-        self.type = type
+        self.type: str = type
         """The type its handler is registered by."""
-        self.queue = queue
+        self.queue: str = queue
         """The queue it waited in."""
-        self.attempt = attempt
+        self.attempt: int = attempt
         """The number of this attempt; the first is 1."""
-        self.attempts = attempts
+        self.attempts: int = attempts
         """How many attempts it has."""
-        self.flow_id = flow_id
+        self.flow_id: UUID | None = flow_id
         """The flow it is a node of, if any."""
-        self.name = name
+        self.name: str | None = name
         """The node's name in that flow."""
-        self.priority = priority
+        self.priority: int = priority
         """0 to 9, lower runs first."""
-        self.tags = tags
+        self.tags: tuple[str, ...] = tags
         """The words it was dispatched with."""
-        self.dispatched_by = dispatched_by
+        self.dispatched_by: UUID | None = dispatched_by
         """The job whose handler dispatched it, if one did."""
-        self.schedule = schedule
+        self.schedule: str | None = schedule
         """The key of the schedule that dispatched it, or its flow."""
-        self.scheduled_for = scheduled_for
+        self.scheduled_for: datetime | None = scheduled_for
         """The tick it was dispatched for, whenever that was taken; the same in every attempt."""
         self.parents: Mapping[str, Parent] = _NO_PARENTS if parents is None else parents
         """The nodes it waited for, by name: ``job.parents["invoice"].result``. NotFound names those there are."""

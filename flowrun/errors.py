@@ -191,7 +191,7 @@ class FlowFailed(RunError):
         super().__init__(f"flow {name!r} ({id}) failed: {nodes}" + (f" ({detail})" if detail else ""))
         self.name = name
         self.id = id
-        self.failed = tuple(failed)
+        self.failed: tuple[str, ...] = tuple(failed)
 
 
 class FlowCancelled(RunError):

@@ -139,9 +139,9 @@ class JobRun(Generic[R_co]):
     ) -> None:
         self._client = client
         self._kept_by = kept_by
-        self.id = id
-        self.type = type
-        self.duplicate = duplicate
+        self.id: UUID = id
+        self.type: str = type
+        self.duplicate: bool = duplicate
 
     async def result(self, timeout: float | None = None) -> R_co:
         """What the handler returned, once it has.
@@ -259,9 +259,9 @@ class FlowRun:
         self._client = client
         self._kept_by = kept_by
         self._nodes = dict(nodes)
-        self.id = id
-        self.name = name
-        self.duplicate = duplicate
+        self.id: UUID = id
+        self.name: str = name
+        self.duplicate: bool = duplicate
 
     def __getitem__(self, name: str) -> JobRun[Any]:
         """The job of the node ``name``; for a flow as a node, the job that ends it. Raises NotFound."""

@@ -16,7 +16,7 @@ from flowrun.core import draw, svg
 from flowrun.core import options as job_options
 from flowrun.core.job import JobSpec
 from flowrun.core.node import After, Compensation, Join, Node, Test, When, any_of, at_least, conditions, race
-from flowrun.core.options import JobOptions
+from flowrun.core.options import JobOptions, Retention
 from flowrun.core.references import Reference
 from flowrun.core.states import Condition, Kind
 from flowrun.errors import InvalidFlow
@@ -53,16 +53,16 @@ class Flow:
         deadline: float | None = None,
         **defaults: Unpack[JobOptions],
     ) -> None:
-        self.name = job_options.check_name("a flow's name", name)
+        self.name: str = job_options.check_name("a flow's name", name)
         self.output = output
-        self.deadline = None if deadline is None else _seconds(deadline, f"flow {name!r}: deadline=")
-        self.defaults = job_options.check(defaults, f"flow {name!r}")
+        self.deadline: float | None = None if deadline is None else _seconds(deadline, f"flow {name!r}: deadline=")
+        self.defaults: JobOptions = job_options.check(defaults, f"flow {name!r}")
         self.tags: list[str] = list(self.defaults.pop("tags", ()))
         own = {name: self.defaults.pop(name) for name in job_options.KEYING if name in self.defaults}
-        self.keying = cast(JobOptions, own)
+        self.keying: JobOptions = cast(JobOptions, own)
         if own.get("on_conflict") == job_options.DEBOUNCE:
             raise InvalidFlow(f"flow {name!r}: debounce= is for jobs; let a debounced job dispatch the flow")
-        self.retention = self.defaults.pop("retention", None)
+        self.retention: Retention | None = self.defaults.pop("retention", None)
         self.nodes: list[Node[Any]] = []
         self.callbacks: list[tuple[Condition, Node[Any]]] = []
         self.compensations: list[tuple[Node[Any], Node[Any]]] = []

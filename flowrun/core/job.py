@@ -38,12 +38,12 @@ class JobSpec(Generic[R_co]):
         kind: Kind = Kind.HANDLER,
         item: JobSpec[Any] | None = None,
     ) -> None:
-        self.type = type
-        self.kind = kind
-        self.item = item
+        self.type: str = type
+        self.kind: Kind = kind
+        self.item: JobSpec[Any] | None = item
         """Of a map: the job that each item becomes."""
-        self.args = tuple(args)
-        self.kwargs = dict(kwargs or {})
+        self.args: tuple[Any, ...] = tuple(args)
+        self.kwargs: dict[str, Any] = dict(kwargs or {})
         self.defaults: JobOptions = _NOTHING if defaults is None else defaults
         self.overrides: JobOptions = _NOTHING if overrides is None else overrides
         self._dispatcher = dispatcher

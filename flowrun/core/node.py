@@ -84,13 +84,13 @@ class Node(Generic[R_co]):
         optional: bool | None,
         cleanup: bool = False,
     ) -> None:
-        self.flow = flow
-        self.name = name
-        self.named = named
-        self.spec = spec
-        self.inner = inner
-        self.optional = optional
-        self.cleanup = cleanup
+        self.flow: Flow = flow
+        self.name: str = name
+        self.named: bool = named
+        self.spec: JobSpec[R_co] | None = spec
+        self.inner: Flow | None = inner
+        self.optional: bool | None = optional
+        self.cleanup: bool = cleanup
         self.compensation: Node[Any] | None = None
         self.after: list[When | Join] = []
 
