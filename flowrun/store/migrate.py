@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import re
@@ -11,14 +12,21 @@ from typing import NamedTuple
 
 import asyncpg
 
-from flowrun.errors import MigrationNeeded, SchemaTooNew
-from flowrun.store.pool import Connection
+from flowrun.errors import DatabaseError, MigrationNeeded, SchemaTooNew
+from flowrun.store.pool import Connection, said
 from flowrun.store.statement import quote, render
 
 logger = logging.getLogger("flowrun.migrate")
 
 BREAKS = "breaks"
 """How the name of a migration begins after which workers of the version before cannot work."""
+LOCK_TIMEOUT = "3s"
+"""How long a migration waits for a lock on a table: everybody who uses the table waits behind it meanwhile."""
+TRIES = 5
+PAUSE = 1.0
+"""Seconds before it tries again, times the number of the try."""
+_PATIENT = """select set_config(name, '0', true)
+from unnest(array['lock_timeout', 'statement_timeout', 'idle_in_transaction_session_timeout']) as name"""
 _LOCK = 0x666C6F7772756E  # "flowrun"
 _FILE = re.compile(r"(\d{4})_(\w+)\.sql")
 _TABLE = """create table if not exists flowrun.migrations (
@@ -69,11 +77,30 @@ def script(schema: str) -> str:
 async def migrate(connection: Connection, schema: str) -> list[Migration]:
     """Bring the schema up to this flowrun; the migrations that were applied.
 
-    Safe when several processes do it at once. Raises SchemaTooNew when a newer flowrun was there before, and
-    MigrationNeeded when an applied migration is not the one this flowrun ships.
+    All or nothing. Safe when several processes do it at once, and while workers run. Waits a few seconds for each
+    lock, and several times. Raises DatabaseError when somebody has a table for longer, SchemaTooNew when a newer
+    flowrun was there before, and MigrationNeeded when an applied migration is not the one this flowrun ships.
     """
+    for number in range(1, TRIES):
+        try:
+            return await _migrate(connection, schema)
+        except asyncpg.exceptions.LockNotAvailableError:
+            logger.warning("a migration waits for a lock that somebody holds; trying again")
+            await asyncio.sleep(PAUSE * number)
+    try:
+        return await _migrate(connection, schema)
+    except asyncpg.exceptions.LockNotAvailableError as error:
+        raise DatabaseError(
+            f"schema {schema!r} could not be migrated, and nothing of it was changed: {said(error)}; somebody uses its "
+            "tables in a long transaction: `flowrun doctor` names who, then migrate again"
+        ) from error
+
+
+async def _migrate(connection: Connection, schema: str) -> list[Migration]:
     async with connection.transaction(isolation="read_committed"):
+        await connection.execute(_PATIENT)
         await connection.execute("select pg_advisory_xact_lock($1)", _LOCK)
+        await connection.execute("select set_config('lock_timeout', $1, true)", LOCK_TIMEOUT)
         if not await connection.fetchval("select true from pg_namespace where nspname = $1", schema):
             # Only then: `if not exists` asks for the right to create schemas even where there is nothing to create.
             await connection.execute(f"create schema {quote(schema)}")
