@@ -11,7 +11,7 @@ from flowrun.core.callback import Calls, nothing
 from flowrun.core.states import Outcome
 from flowrun.store.callbacks import call_back
 from flowrun.store.finish import Final, Settled, come_back, finish
-from flowrun.store.pool import Connection
+from flowrun.store.pool import SLOW, Connection
 from flowrun.store.statement import Statements
 
 DUE_BATCH = 1000
@@ -65,9 +65,20 @@ class Beat(NamedTuple):
 
 
 async def beat(connection: Connection, sql: Statements, *, worker_id: UUID, lease: float) -> Beat | None:
-    """Push on a worker's leases by ``lease`` seconds; None when it was given up already."""
-    row = await connection.fetchrow(sql["beat"], worker_id, lease, timeout=lease / 3)
-    return Beat(*row) if row is not None else None
+    """Push on a worker's leases by ``lease`` seconds; None when it was given up already.
+
+    That comes first, and by itself: where somebody has locked what else there is to know, nothing of it is known.
+    """
+    changes = await connection.fetchval(sql["beat"], worker_id, lease, timeout=lease / 3)
+    if changes is None:
+        return None
+    try:
+        others_expired, next_due, cancelled, next_tick = await connection.fetchrow(
+            sql["news"], worker_id, timeout=lease / 3
+        )
+    except SLOW:
+        return Beat(False, None, None, changes)
+    return Beat(others_expired, next_due, cancelled, changes, next_tick)
 
 
 class Rescued(NamedTuple):

@@ -99,7 +99,10 @@ class Heartbeat:
     async def _connect(self) -> Any:
         session = self._session
         client = session.client
-        connection = await client.database.connect({"synchronous_commit": "off"}, dsn=client.settings.listen_dsn)
+        settings = client.settings
+        # A table that somebody has locked is left before the lease is over.
+        options = {"synchronous_commit": "off", "lock_timeout": f"{settings.lease * 1000 / 6:.0f}ms"}
+        connection = await client.database.connect(options, dsn=settings.listen_dsn)
         if self._listens:
             self._channels = {client.channels.queue(queue): queue for queue in [*session.queues, SYSTEM_QUEUE]}
             await listen.listen(connection, [client.channels.control, *self._channels], self._heard)

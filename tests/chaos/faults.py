@@ -311,8 +311,8 @@ class Faults:
                 await asyncio.sleep(self.random.uniform(1.0, 2.0) * STATEMENT_TIMEOUT)
         finally:
             connection.terminate()
-        # Of the others a heartbeat knows nothing.
-        return [EVERYBODY] if table in ("workers", "leases", "scheduled") else []
+        # What somebody does to the others costs no worker its leases.
+        return [EVERYBODY] if table == "workers" else []
 
     async def _use_up(self) -> list[int] | None:
         held = []

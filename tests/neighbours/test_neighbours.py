@@ -110,6 +110,21 @@ async def test_somebodys_alter_holds_a_lock(
     assert await connection.fetchval("select count(*) from flowrun.jobs where flow_id is null and kind = 0") == 0
 
 
+async def test_a_lock_on_other_tables_costs_a_worker_no_lease(dsn: str, connection: asyncpg.Connection, until) -> None:
+    others = "jobs, finished, scheduled, deadlines, cancels, leases, schedules, ready, queues"
+    app = Flowrun(dsn, lease=1.0)
+    async with app.worker():
+        async with connection.transaction():
+            await connection.execute(f"set local search_path = flowrun; lock table {others} in access exclusive mode")
+            later = "select expires_at > $1::timestamptz + interval '4 seconds' from flowrun.workers"
+            since = await connection.fetchval("select clock_timestamp()")
+
+            async def lives_on() -> bool:
+                return bool(await connection.fetchval(later, since))
+
+            await until(lives_on, 30.0)
+
+
 async def test_a_failover_to_a_server_that_only_reads(role: Role, caplog: pytest.LogCaptureFixture, until) -> None:
     app = counting(role.dsn)
     async with app.worker():

@@ -41,7 +41,8 @@ MUST_USE: Mapping[str, set[str]] = {
     "parents": {"jobs_pkey", "finished_pkey", "attempts_pkey"},
     "outcomes": {"finished_pkey"},
     "due": {"scheduled_run_at", "jobs_pkey", "deadlines_due_at"},
-    "beat": {"scheduled_run_at", "deadlines_due_at"},
+    "beat": {"workers_pkey"},
+    "news": {"scheduled_run_at", "deadlines_due_at"},
     "expired_worker": {"leases_pkey"},
     "take_leases": {"leases_pkey"},
 }
@@ -51,6 +52,7 @@ UNPINNED = {
     "outcomes",
     "due",
     "beat",
+    "news",
     "expired_worker",
     "unfinished",
     "again",
@@ -73,6 +75,7 @@ HOT = {
     "parents",
     "due",
     "beat",
+    "news",
     "outcomes",
     "leave",
     "unfinished",
@@ -128,6 +131,7 @@ class Batch:
             "outcomes": [self.finished],
             "due": [1000],
             "beat": [worker, 30.0],
+            "news": [worker],
             "expired_worker": [],
             "insert_jobs": [
                 [mint.job_id() for _ in ids], ["default"] * count, ["step"] * count, ["{}"] * count, [5] * count,

@@ -56,7 +56,7 @@ async def test_looks_read_no_more_than_what_is_due(
     stale = {mode: await stack.enter_async_context(explainer(dsn, mode, sql)) for mode in MODES}
     worker = await Worker(connection, sql).register()
     statements = {
-        "due_schedules": [None, 50, []], "next_tick": [None, []], "beat": [worker.id, 30.0],
+        "due_schedules": [None, 50, []], "next_tick": [None, []], "news": [worker.id],
         "open_runs": [[worker.id] * 10],
     }  # fmt: skip
     for explained in stale.values():

@@ -1,53 +1,7 @@
--- A worker lives: its leases hold for $2 more seconds.
+-- A worker lives: its leases hold for $2 more seconds. Nothing else is asked here, and no other table named: what somebody
+-- does to those must not cost a worker its leases. See news.sql.
 --   $1 uuid worker  $2 float8 lease in seconds
--- Result: no row when the worker was given up and its jobs are somebody else's; else whether there is somebody to
--- rescue (as in expired_worker.sql), the seconds until the next scheduled job or deadline is due, and which of this
--- worker's jobs were asked to stop, how often a queue was changed, and the seconds until the next tick of a schedule (0 if
--- one waited for a run that has ended).
--- Index: leases_pkey, one step a worker; scheduled_run_at, deadlines_due_at, schedules_next_at, schedules_waits_for.
+-- Result: how often a queue was changed; no row when the worker was given up and its jobs are somebody else's.
+-- Index: workers_pkey.
 -- Locks: this worker's row.
-with recursive holder (id) as (
-    (select worker_id from flowrun.leases order by worker_id limit 1)
-    union all
-    select (select worker_id from flowrun.leases where worker_id > holder.id order by worker_id limit 1)
-    from holder where holder.id is not null
-)
-update flowrun.workers set expires_at = now() + make_interval(secs => $2)
-where id = $1
-returning
-    exists (select from flowrun.workers other where other.expires_at < now() and other.id <> $1)
-    or exists (
-        select from holder
-        where holder.id is not null and not exists (select from flowrun.workers owner where owner.id = holder.id)
-    ) as others_expired,
-    (
-        select extract(epoch from least(
-            (select run_at from flowrun.scheduled order by run_at limit 1),
-            (select due_at from flowrun.deadlines where due_at < 'infinity' order by due_at limit 1)
-        ) - clock_timestamp())::float8
-    ) as next_due,
-    (
-        select array_agg(asked.id)
-        from flowrun.cancels asked
-        where exists (
-            select from flowrun.leases where leases.worker_id = $1 and leases.jobs @> array[asked.id]
-        )
-    ) as cancelled,
-    changes,
-    case
-        when exists (
-            select from flowrun.schedules held
-            where
-                held.waits_for is not null and not held.paused
-                and (
-                    select true from flowrun.jobs j
-                    where j.id = held.waits_for and (select true from flowrun.finished f where f.id = j.id) is null
-                ) is null
-        ) then 0
-        else (
-            select extract(epoch from next_at - clock_timestamp())::float8 from flowrun.schedules
-            where next_at is not null and waits_for is null and not paused
-            order by next_at
-            limit 1
-        )
-    end as next_tick
+update flowrun.workers set expires_at = now() + make_interval(secs => $2) where id = $1 returning changes
