@@ -17,7 +17,7 @@ from flowrun.client.dispatch import Client
 from flowrun.client.gates import Gates
 from flowrun.client.hooks import HookKind
 from flowrun.client.host import Host
-from flowrun.client.listing import Flows, Jobs, Workers, outcome_of
+from flowrun.client.listing import Flows, Jobs, Workers, as_id, outcome_of
 from flowrun.client.queues import Queues, check_setting
 from flowrun.client.registering import Registering
 from flowrun.client.retention import Pruned, Retentions, check_age
@@ -272,11 +272,11 @@ class Flowrun(Registering):
 
     async def get_job(self, id: UUID | str) -> JobRun[Any]:
         """The job stored under ``id``. Raises NotFound."""
-        return await self.client.get_job(_uuid(id))
+        return await self.client.get_job(as_id(id))
 
     async def get_flow(self, id: UUID | str) -> FlowRun:
         """The flow stored under ``id``. Raises NotFound."""
-        return await self.client.get_flow(_uuid(id))
+        return await self.client.get_flow(as_id(id))
 
     async def prune(
         self,
@@ -423,10 +423,3 @@ class Flowrun(Registering):
             logger.warning("no DSN and no FLOWRUN_DSN: using the embedded PostgreSQL in %s", server.directory)
         self.dsn = self.client.database.dsn = await asyncio.to_thread(server.start)
         stack.callback(server.close)
-
-
-def _uuid(id: UUID | str) -> UUID:
-    try:
-        return id if isinstance(id, UUID) else UUID(id)
-    except (ValueError, AttributeError, TypeError):
-        raise ConfigurationError(f"an id is a UUID; got {id!r}") from None

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from flowrun import codec
 from flowrun.client import bulk, control
-from flowrun.client.listing import as_id, most
+from flowrun.client.listing import as_filter, as_id, most
 from flowrun.errors import NotFound
 from flowrun.store import reads
 from flowrun.store.bulk import By
@@ -76,7 +76,7 @@ class FailedJobs:
                 print(job.failed_at, job.args, job.message)
         """
         rows = await reads.list_failed(
-            self._client.database, None, type, queue, tag, error, as_id(flow), since, until, most(limit)
+            self._client.database, None, type, queue, tag, error, as_filter(flow), since, until, most(limit)
         )
         return [_failed(row) for row in rows]
 
@@ -103,7 +103,7 @@ class FailedJobs:
 
             await app.failed.retry(job.id, args={"order_id": 42, "token": "new"})
         """
-        job = await self._client.get_job(as_id(id) or UUID(int=0))
+        job = await self._client.get_job(as_id(id))
         await job.retry(args=args, actor=actor, reason=reason)
 
     async def retry_all(
@@ -177,7 +177,7 @@ class FailedJobs:
         until: datetime | None,
     ) -> builtins.list[Any]:
         return await self._client.database.fetch(
-            "pick_ended", "failed", type, queue, tag, error, as_id(flow), None, None, since, until, bulk.ALL
+            "pick_ended", "failed", type, queue, tag, error, as_filter(flow), None, None, since, until, bulk.ALL
         )
 
     async def discard(
@@ -193,7 +193,7 @@ class FailedJobs:
         await app.failed.discard(job.id, actor="ann", reason="paid by hand")
         """
         given = [ids] if isinstance(ids, UUID | str) else ids
-        wanted = [one for id in given if (one := as_id(id)) is not None]
+        wanted = [as_id(id) for id in given]
         return await control.discard(self._client, wanted, By(actor, reason))
 
 

@@ -217,7 +217,7 @@ class Jobs:
 
             await app.jobs.cancel(type="send_email", state="ready", reason="wrong text", dry_run=True)
         """
-        filters = {"type": type, "queue": queue, "tag": tag, "flow": as_id(flow), "since": since, "until": until}
+        filters = {"type": type, "queue": queue, "tag": tag, "flow": as_filter(flow), "since": since, "until": until}
         bulk.filtered("app.jobs.cancel", state=state, **filters)
         _check("state", state, sorted(set(get_args(JobState)) - TERMINAL))
         found = await self._client.database.fetch("pick_open", state, *filters.values())
@@ -250,7 +250,7 @@ class Jobs:
         _check("state", state, ("failed", "cancelled"))
         ended = (None, None, bulk.ALL)
         found = await self._client.database.fetch(
-            "pick_ended", state, type, queue, tag, None, as_id(flow), since, until, *ended
+            "pick_ended", state, type, queue, tag, None, as_filter(flow), since, until, *ended
         )
         if dry_run:
             return [row[0] for row in found]
@@ -296,12 +296,17 @@ def outcome_of(state: str | None) -> Outcome | None:
     return None if state is None else Outcome[state.upper()]
 
 
-def as_id(id: UUID | str | None) -> UUID | None:
+def as_id(id: UUID | str) -> UUID:
     """An id as given, or as text. Raises ConfigurationError."""
     try:
-        return id if id is None or isinstance(id, UUID) else UUID(id)
+        return id if isinstance(id, UUID) else UUID(id)
     except (ValueError, AttributeError, TypeError):
         raise ConfigurationError(f"an id is a UUID; got {codec.clean_text(str(id), 80)!r}") from None
+
+
+def as_filter(id: UUID | str | None) -> UUID | None:
+    """The same, or nothing where nothing was given: of a list that is not narrowed by it."""
+    return None if id is None else as_id(id)
 
 
 def most(limit: int) -> int:

@@ -103,6 +103,11 @@ class Notifier:
         self._pending[self._channels.control, f"limit {worker}"] = None
         self._send()
 
+    def greet(self, worker: UUID) -> None:
+        """A worker looks whether it hears anything: what only itself understands."""
+        self._pending[self._channels.control, f"hello {worker}"] = None
+        self._send()
+
     async def flush(self, timeout: float = 2.0) -> None:
         """Wait until all is sent, at most ``timeout`` seconds: a process that dispatches and leaves still wakes."""
         with anyio.move_on_after(timeout):

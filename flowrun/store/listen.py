@@ -19,7 +19,7 @@ class Channels:
         self._schema = schema
         self.control = self._name("control")
         """Payload ``await <id>``: somebody waits for a job or a flow; ``timer``: something new is scheduled;
-        ``queues``, ``schedules``: some were changed."""
+        ``queues``, ``schedules``: some were changed; ``hello <id>``: a worker listens for itself."""
         self.done = self._name("done")
         """Payload: ids of jobs and flows that have ended and that somebody waits for."""
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+import anyio
+
 from flowrun.core.lanes import SEPARATOR
 from flowrun.core.options import SYSTEM_QUEUE
 from flowrun.store import listen, upkeep
@@ -25,6 +27,8 @@ logger = logging.getLogger("flowrun.worker")
 
 RETRY = 0.5
 """Seconds between attempts to connect."""
+ECHO = 1.0
+"""Seconds in which a worker hears what it said to itself. It tries twice before it says that it is deaf."""
 
 
 class Heartbeat:
@@ -37,6 +41,8 @@ class Heartbeat:
         self._own_loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._listening = asyncio.Event()
+        self._beating = asyncio.Event()
+        self._echo = asyncio.Event()
         self._channels: dict[str, str] = {}
         """By channel: the queue of which it tells."""
         settings = session.client.settings
@@ -48,9 +54,34 @@ class Heartbeat:
         """Beat until cancelled."""
         self._thread.start()
         try:
+            if self._listens:
+                await self._hear_oneself()
             await asyncio.get_running_loop().create_future()
         finally:
             self._end()
+
+    async def _hear_oneself(self) -> None:
+        """Say something, once, and hear it: through a pooler in transaction mode LISTEN succeeds, and nothing comes.
+
+        Said over another connection, and after the first heartbeat: while a statement runs, even a pooler passes on
+        what comes.
+        """
+        session = self._session
+        await self._beating.wait()
+        for _ in range(2):
+            session.client.notifier.greet(session.id)
+            await session.client.notifier.flush(ECHO)
+            with anyio.move_on_after(ECHO):
+                await self._echo.wait()
+            if self._echo.is_set():
+                return
+        logger.warning(
+            "worker %s: LISTEN was accepted, but what the worker said to itself did not arrive (is there a pooler in "
+            "transaction mode in between?): it polls every %.1f s; give Flowrun(listen_dsn=...) an address that leads "
+            "straight to PostgreSQL", session.name, session.client.settings.poll,
+        )  # fmt: skip
+        await self._echo.wait()
+        logger.info("worker %s hears notifications after all", session.name)
 
     async def listening(self) -> None:
         """Return once notifications are heard (at once where none can be)."""
@@ -131,6 +162,7 @@ class Heartbeat:
                 self._tell(session.lost.set)
                 return await self._wait(stop, None)
             beats += 1
+            self._tell(self._beating.set)
             if beat.changes != session.changes:
                 self._tell(session.stale.set)
             if beat.cancelled:
@@ -157,6 +189,8 @@ class Heartbeat:
             self._tell(session.wake.tick.set)
         elif payload == "timer":
             self._tell(session.wake.due.set)
+        elif payload == f"hello {session.id}":
+            self._tell(self._echo.set)
         elif payload.startswith("await "):
             self._tell(session.remember_awaited, _ids(payload))
         elif payload.startswith("limit "):

@@ -28,6 +28,7 @@ class Link:
         self.answers = b""
         """The last bytes that the server said."""
         self.swallowed = 0
+        self._part = b""
 
     def cut(self) -> None:
         """Reset both sides, as a crashed router does."""
@@ -52,8 +53,19 @@ class Link:
                 continue
             if answers:
                 self.answers = (self.answers + data)[-65536:]
+            if answers and self._proxy.unheard:
+                data = self._without_notifications(data)
             target.write(data)
             await target.drain()
+
+    def _without_notifications(self, data: bytes) -> bytes:
+        """The server's whole messages, but for those that tell of a NOTIFY. Only without TLS, and from the start."""
+        self._part += data
+        passed = b""
+        while len(self._part) >= 5 and len(self._part) > (length := int.from_bytes(self._part[1:5])):
+            message, self._part = self._part[: length + 1], self._part[length + 1 :]
+            passed += b"" if message[:1] == b"A" else message
+        return passed
 
 
 class Proxy:
@@ -68,6 +80,8 @@ class Proxy:
         self.delay = 0.0
         self.silent = False
         self.deaf = False
+        self.unheard = False
+        """Notifications do not arrive, all else does: as through a pooler in transaction mode."""
         self.refusing = False
 
     async def __aenter__(self) -> Self:

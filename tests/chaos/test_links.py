@@ -12,6 +12,7 @@ import pytest
 from flowrun import Flowrun, Job, PoolExhausted, backoff
 from flowrun.client import wait
 from flowrun.store import link, pool
+from flowrun.worker import heartbeat
 from tests.chaos.conftest import Through
 
 pytestmark = pytest.mark.timeout(120)
@@ -52,6 +53,41 @@ async def test_a_worker_notices_a_link_that_fell_silent(dsn: str, through: Throu
         await until(lambda: [one for one in through.proxy.that_said(*SAID[whose]) if not one.silent], 60)
         # Whoever was silent is back for good.
         assert await (await other.job("echo", {"value": 5}).dispatch()).result(timeout=20) == 5
+
+
+@pytest.mark.parametrize("unheard", [True, False])
+async def test_a_worker_that_cannot_hear_notices_it_at_its_start_says_so_once_and_polls(
+    dsn: str, through: Through, until: Until, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    unheard: bool,
+) -> None:  # fmt: skip
+    """LISTEN through a pooler in transaction mode succeeds, and nothing is ever heard."""
+    looked: list[bool] = []
+    look = heartbeat.Heartbeat._hear_oneself
+
+    async def looking(self: heartbeat.Heartbeat) -> None:
+        await look(self)
+        looked.append(True)
+
+    monkeypatch.setattr(heartbeat.Heartbeat, "_hear_oneself", looking)
+    monkeypatch.setattr(heartbeat, "ECHO", 0.2 if unheard else 30.0)
+    through.proxy.unheard = unheard
+    app = Flowrun(dsn, listen_dsn=f"{through.dsn}?sslmode=disable", pooler=True, lease=2.0, poll=0.5)
+    app.handler("echo")(lambda value: value)
+
+    def told() -> list[str]:
+        return [message for message in caplog.messages if "LISTEN was accepted" in message]
+
+    async with app.worker(concurrency=2), Flowrun(dsn) as other:
+        await until(lambda: told() if unheard else looked)
+        assert await (await other.job("echo", {"value": 1}).dispatch()).result(timeout=30) == 1
+        (before,) = through.proxy.that_said(b"LISTEN")
+        before.cut()
+        await until(lambda: [one for one in through.proxy.that_said(b"LISTEN") if one is not before])
+        assert await (await other.job("echo", {"value": 2}).dispatch()).result(timeout=30) == 2
+    assert bool(looked) is not unheard
+    assert len(told()) == unheard
+    if unheard:
+        assert "polls every 0.5 s; give Flowrun(listen_dsn=...)" in told()[0]
 
 
 async def test_the_listener_of_those_who_wait_is_replaced(dsn: str, through: Through, until: Until) -> None:

@@ -156,9 +156,15 @@ async def test_what_is_not_there(app, echo) -> None:
             run["other"]
         with pytest.raises(NotFound, match="flow 'f' has no node 'other'; it has only"):
             (await run.status())["other"]
-        for wrong in ("5", "", 5, None):
-            with pytest.raises(ConfigurationError, match="an id is a UUID"):
-                await app.get_job(wrong)
+        for wrong in ("5", "", 5, None, b"x", "5" * 1_000_000):
+            for verb in (app.get_job, app.get_flow, app.failed.get, app.failed.retry, app.failed.discard):
+                given = [wrong] if verb == app.failed.discard else wrong
+                with pytest.raises(ConfigurationError, match="an id is a UUID; got ['\"]") as error:
+                    await verb(given)
+                assert len(str(error.value)) < 200
+            if wrong is not None:
+                with pytest.raises(ConfigurationError, match="an id is a UUID"):
+                    await app.failed.list(flow=wrong)
 
 
 async def test_two_apps_work_on_one_database(dsn, until) -> None:
