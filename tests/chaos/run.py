@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
-import subprocess
-import tarfile
 import threading
 import time
 from collections import Counter
@@ -25,13 +22,14 @@ from flowrun import Flowrun
 from flowrun.store import migrate
 from tests.chaos import checker, flows, handlers, journal
 from tests.chaos.faults import EVERYBODY, STATEMENT_TIMEOUT, Fault, Faults, deck
-from tests.chaos.fleet import HERE, Fleet, Member
+from tests.chaos.fleet import Fleet, Member
 from tests.chaos.handlers import Mended
 from tests.chaos.journal import Journal
 from tests.chaos.proxy import Proxy
 from tests.chaos.server import Pooler, Server, can_mount, has_pooler
 from tests.chaos.worker import LEASE, OPTIONS, Settings
 from tests.model import varied
+from tests.upgrades import history
 
 STILL = 45.0
 """Seconds without any progress after which what is left is called stuck: many leases, polls and backoffs."""
@@ -167,21 +165,10 @@ async def _member(
 
 def old_version(place: Path) -> str | None:
     """A checkout of flowrun as it was before its newest migration; None where there is no history."""
-
-    def git(*words: str) -> bytes:
-        return subprocess.run(["git", *words], cwd=HERE, check=True, capture_output=True).stdout
-
-    newest = max(migrate.migrations(), key=lambda step: step.number)
     try:
-        path = next((HERE / "flowrun/store/migrations").glob(f"{newest.number:04d}_*.sql"))
-        came = git("log", "--diff-filter=A", "-1", "--format=%H", "--", str(path)).decode().strip()
-        before = "HEAD" if newest.number == 1 else f"{came}~1"
-        packed = git("archive", before, "flowrun", "examples/order_pipeline.py")
-    except (OSError, subprocess.CalledProcessError, StopIteration):
+        return str(history.unpack(history.commit_before(), place / "old"))
+    except history.NoHistory:
         return None
-    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        archive.extractall(place / "old", filter="data")
-    return str(place / "old")
 
 
 async def _begun(fleet: Fleet) -> None:
