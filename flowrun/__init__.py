@@ -8,7 +8,7 @@ from flowrun.client.gates import OpenGate
 from flowrun.client.handlers import Handler
 from flowrun.client.hooks import HookEvent
 from flowrun.client.listing import FlowSummary, WorkerStatus
-from flowrun.client.queues import QueueStatus
+from flowrun.client.queues import QueuePause, QueueStatus
 from flowrun.client.retention import Pruned
 from flowrun.client.runs import Attempt, AuditEntry, FlowRun, FlowStatus, JobRun, JobStatus
 from flowrun.client.schedules import ScheduleStatus
@@ -94,6 +94,7 @@ __all__ = [
     "PoolExhausted",
     "ProcessDied",
     "Pruned",
+    "QueuePause",
     "QueueStatus",
     "Retry",
     "RunError",

@@ -267,11 +267,12 @@ def queues(
     action: Literal["list", "pause", "resume"] = "list",
     name: str | None = None,
     *,
+    timeout: float | None = None,
     as_json: AsJson = False,
     dsn: Dsn = None,
     schema: Schema = SCHEMA,
 ) -> int:
-    """List the queues, or pause or resume one.
+    """List the queues, or pause or resume one. After a pause no job of it begins; what runs goes on.
 
     Parameters
     ----------
@@ -279,6 +280,8 @@ def queues(
         list, pause or resume.
     name
         The queue to pause or resume.
+    timeout
+        Seconds in which the workers have to answer a pause; default: their lease.
     """
     if action == "list":
         rows = ask(dsn, schema, lambda app: app.queues.list())
@@ -292,10 +295,22 @@ def queues(
         return OK
     if name is None:
         raise UsageError(f"flowrun queues {action} needs the name of a queue")
-    verb = "pause" if action == "pause" else "resume"
-    if not ask(dsn, schema, lambda app: getattr(app.queues, verb)(name)):
-        terminal.say(f"queue {name!r} {'was paused already' if verb == 'pause' else 'was not paused'}")
+    if action == "pause":
+        return _pause(dsn, schema, name, timeout)
+    if not ask(dsn, schema, lambda app: app.queues.resume(name)):
+        terminal.say(f"queue {name!r} was not paused")
     return OK
+
+
+def _pause(dsn: str | None, schema: str, name: str, timeout: float | None) -> int:
+    pause = ask(dsn, schema, lambda app: app.queues.pause(name, timeout=timeout))
+    if not pause:
+        terminal.say(f"queue {name!r} was paused already")
+    if pause.running:
+        terminal.say(f"{pause.running} of its jobs have begun already and go on")
+    if pause.unheard:
+        terminal.complain(f"it is paused, but these workers have not answered yet: {', '.join(pause.unheard)}")
+    return FAILED if pause.unheard else OK
 
 
 def _one_or_many(verb: str, id: str | None, filters: Filters, *, dry_run: bool) -> str | None:

@@ -21,8 +21,8 @@ class Claimed:
     """A job in this worker's lease. On the hot path: plain slots, read by position."""
 
     __slots__ = (
-        "args", "attempt", "bindings", "flow_id", "id", "interrupted", "kind", "lease", "name", "options", "outbox",
-        "over", "parents", "priority", "queue", "scope", "settled", "sources", "type", "values",
+        "args", "attempt", "bindings", "flow_id", "held_up", "id", "interrupted", "kind", "lease", "name", "options",
+        "outbox", "over", "parents", "priority", "queue", "scope", "settled", "sources", "type", "values",
     )  # fmt: skip
 
     def __init__(self, row: Any, lease: int) -> None:
@@ -33,6 +33,8 @@ class Claimed:
         self.lease = lease
         self.interrupted = False
         """It was asked to stop."""
+        self.held_up = False
+        """Its queue was paused: where the handler itself has not begun, it does not."""
         self.over = False
         """The attempt has ended: what its handler left behind dispatches for itself."""
         self.settled = False
@@ -87,6 +89,11 @@ class Ending(NamedTuple):
     """What else its settle does: an Outbox, an Expansion, or a gate that is Parked (see core.growth)."""
     flow_id: UUID | None = None
     """The flow that ``more`` changes."""
+
+
+def handed_back(job: Claimed) -> Ending:
+    """The end of an attempt that has not begun: it uses none."""
+    return Ending(job.id, job.lease, job.attempt, None, attempts_used=job.attempt - 1)
 
 
 Attempted: TypeAlias = "Success | Ending"

@@ -40,29 +40,57 @@ class QueueRow(NamedTuple):
 async def put(
     connection: Connection, sql: Statements, settings: Iterable[QueueSetting], *, declared: bool = False
 ) -> bool:
-    """Write what is known of some queues; whether anything was changed. Workers then look before they claim again.
+    """Write what is known of some queues; whether anything was changed, which :func:`announce` has to follow.
 
     ``declared``: ``paused`` is how a queue begins, and changes none that is there.
     """
-    changed = False
+    changed: list[str] = []
     async with connection.transaction(isolation="read_committed"):
         for one in sorted(settings):
             jobs, seconds = one.rate or (None, None)
-            changed |= bool(
-                await connection.fetch(sql["put_queue"], one.name, one.concurrency, jobs, seconds, one.paused, declared)
-            )
+            row = (one.name, one.concurrency, jobs, seconds, one.paused, declared)
+            changed += [name for (name,) in await connection.fetch(sql["put_queue"], *row)]
         if changed:
-            await connection.execute(sql["count_change"])
-    return changed
+            await connection.execute(sql["count_change"], changed)
+    return bool(changed)
 
 
 async def pause(connection: Connection, sql: Statements, name: str, *, paused: bool) -> bool:
-    """Pause or resume a queue; whether it was not so before."""
+    """Pause or resume a queue; whether it was not so before. :func:`announce` has to follow."""
     async with connection.transaction(isolation="read_committed"):
         changed = bool(await connection.fetch(sql["pause_queue"], name, paused))
         if changed:
-            await connection.execute(sql["count_change"])
+            await connection.execute(sql["count_change"], [name])
     return changed
+
+
+class Hearing(NamedTuple):
+    """Who has to hear of a change: workers, and the count of changes that each has to know then."""
+
+    workers: list[UUID]
+    changes: list[int]
+
+
+async def announce(connection: Connection, sql: Statements, names: Sequence[str]) -> Hearing:
+    """Have the workers look at changed queues; those who serve them. To be called after the commit of the change."""
+    rows = await connection.fetch(sql["count_change"], names)
+    return Hearing([row[0] for row in rows], [row[1] for row in rows])
+
+
+async def hear(connection: Connection, sql: Statements, worker_id: UUID, changes: int) -> None:
+    """A worker begins no job any more by what it knew of queues before so many changes."""
+    await connection.execute(sql["hear"], worker_id, changes)
+
+
+async def unheard(connection: Connection, sql: Statements, hearing: Hearing) -> list[tuple[str, bool]]:
+    """Those that live and have not heard yet: their names, and whether they will say when they have."""
+    return [(name, says) for name, says in await connection.fetch(sql["unheard"], *hearing)]
+
+
+async def running(connection: Connection, sql: Statements, name: str) -> int:
+    """How many jobs of a queue workers have."""
+    count: int = await connection.fetchval(sql["count_running"], name)
+    return count
 
 
 async def settings(connection: Connection, sql: Statements, worker_id: UUID) -> tuple[int, dict[str, QueueSetting]]:

@@ -7,7 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from flowrun import codec
-from flowrun.core.attempt import Attempted, Claimed, Ending
+from flowrun.core.attempt import Attempted, Claimed, Ending, handed_back
+from flowrun.core.lanes import queue_of
 from flowrun.core.states import Kind, Outcome
 from flowrun.store import claim, parents
 from flowrun.worker import own
@@ -29,15 +30,25 @@ async def take_in(
     others = [job for job in jobs if job.sources is not None or job.kind != Kind.HANDLER]
     late = await _late(session, connection, jobs)
     if not others and not late:
-        session.buffer.hold(jobs)
-        session.buffer.put(jobs)
-        return []
+        return offer(session, jobs, jobs)
     facts = await _inputs(session, connection, others, known or {})
-    session.buffer.hold(jobs)
-    session.buffer.put([job for job in jobs if job.kind == Kind.HANDLER and job.id not in late])
-    ended: list[Attempted] = [own.do(job, facts) for job in others if job.kind != Kind.HANDLER]
+    ended = offer(session, jobs, [job for job in jobs if job.kind == Kind.HANDLER and job.id not in late])
+    ended += [own.do(job, facts) for job in others if job.kind != Kind.HANDLER]
     ended += [Ending(job.id, job.lease, job.attempt, Outcome.FAILED, error=_LATE) for job in jobs if job.id in late]
     return ended
+
+
+def offer(session: Session, jobs: Sequence[Claimed], runnable: Sequence[Claimed]) -> list[Attempted]:
+    """Hold ``jobs``, offer the ``runnable`` of them to the consumers. Those of a queue that was paused while the claim
+    was under way are handed back.
+    """
+    refused: list[Attempted] = []
+    if session.paused:
+        refused = [handed_back(job) for job in runnable if queue_of(job.queue) in session.paused]
+        runnable = [job for job in runnable if queue_of(job.queue) not in session.paused]
+    session.buffer.hold(jobs)
+    session.buffer.put(runnable)
+    return refused
 
 
 async def _inputs(

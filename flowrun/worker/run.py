@@ -148,7 +148,7 @@ class Runner:
         arguments = self._arguments(job, definition, rules)
         call: Callable[[], Any] = partial(definition.function, **arguments)
         if definition.threaded:
-            call = partial(self._threads.run, call, job)
+            call = partial(self._threads.run, partial(_unless_held_up, job, call), job)
         return await self._within(job, rules, call, arguments.get(definition.job_parameter or ""))
 
     async def _call_in_process(self, job: Claimed, definition: Definition, rules: Policy) -> Any:
@@ -156,6 +156,7 @@ class Runner:
         args = job.args if job.bindings is None else codec.dump(_filled_in(job))
         context = _context(job, rules, self._services(job))
         async with self._processes.one(definition) as process:
+            _unless_held_up(job)
             call = partial(process.run, self._processes.request(definition, args, context, job), context.progress)
             return await self._within(job, rules, call, context)
 
@@ -223,6 +224,13 @@ def _filled_in(job: Claimed) -> dict[str, Any]:
     except Unresolved as error:
         raise InvalidArguments(f"job of type {job.type!r}, {error}") from None
     return plain
+
+
+def _unless_held_up(job: Claimed, call: Callable[[], Any] | None = None) -> Any:
+    """Begin now, where there is a thread or a process; a job whose queue was paused meanwhile is handed back."""
+    if job.held_up:
+        raise Snooze(0.0)
+    return None if call is None else call()
 
 
 def interrupt(job: Claimed, task: asyncio.Task[Any]) -> None:

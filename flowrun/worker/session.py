@@ -103,6 +103,8 @@ class Session:
         """Queues that are limited or paused, by name."""
         self.changes = -1
         """How many changes of queues that is the state after. A claim that does not know all brings nothing."""
+        self.paused: frozenset[str] = frozenset()
+        """Queues of which no job may begin."""
         self.stale = asyncio.Event()
         """A queue was changed: its settings are to be looked at again."""
         self.handoff_queues: list[str] = []
@@ -122,6 +124,7 @@ class Session:
     def learn(self, changes: int, settings: Mapping[str, QueueSetting]) -> None:
         """From now on, respect these settings of queues."""
         self.changes, self.settings = changes, settings
+        self.paused = frozenset(name for name, setting in settings.items() if setting.paused)
         self.handoff_queues = [
             SYSTEM_QUEUE,
             *(queue for queue in self.queues if not self.is_limited(queue) and queue not in self.allotments),

@@ -33,6 +33,9 @@ LARGEST = 2000
 LONGEST = 600.0
 """Seconds: nobody waits longer for an answer."""
 
+CATCHING_UP = 0.002
+"""Seconds between two looks of who waits for all to be settled."""
+
 
 class Settler:
     """The only caller of the store's settling. No timers: an idle system settles one job at once."""
@@ -53,6 +56,8 @@ class Settler:
         self._types = [*session.types, *TYPES.values()]
         self._patience = session.patience
         """Seconds that an answer may take; more after one that did not come: it may just be slow."""
+        self._batches = 0
+        """How many were settled."""
         self._passing = Passing(session)
         self._passed_on: set[int] = set()
         """Leases of the batch whose slots are all taken again."""
@@ -68,6 +73,13 @@ class Settler:
             self.idle.clear()
             self._wanted.set()
 
+    async def caught_up(self) -> None:
+        """Return when all that was put before is settled."""
+        batches = self._batches + 2 + self.pending // LARGEST
+        # An event would have to be set by every settle.
+        while self._batches < batches and not (self.idle.is_set() or self._session.lost.is_set()):  # noqa: ASYNC110
+            await anyio.sleep(CATCHING_UP)
+
     async def run(self) -> None:
         """Settle until cancelled. A settle under way is not cut: cancellation never crosses a transaction."""
         connection: Any = None
@@ -77,6 +89,7 @@ class Settler:
                 self._wanted.clear()
                 while self._successes or self._endings:
                     connection = await shielded(self._batch(connection))
+                    self._batches += 1
                     self._patience = self._session.patience
                     self._session.buffer.room_made.set()
                     await anyio.lowlevel.checkpoint()

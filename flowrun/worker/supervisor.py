@@ -192,6 +192,7 @@ class Supervisor:
             try:
                 await self._register(session)
                 await upkeep.look_at_queues(session)
+                await upkeep.say_heard(session)
             except (DatabaseError, *LOST, *REPEATABLE) as error:
                 if not again:
                     raise

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from flowrun.client.singles import Offer
 from flowrun.core.attempt import Claimed
 from flowrun.core.plan import JobRow
+from flowrun.worker import intake
 from flowrun.worker.buffer import LARGEST_CLAIM
 from flowrun.worker.session import Session
 from flowrun.worker.settler import Settler
@@ -42,8 +43,8 @@ class Taker:
         """It has got these: they need no inputs, having no parents."""
         buffer = self._session.buffer
         buffer.asked -= len(offer.take)
-        buffer.hold(jobs)
-        buffer.put(jobs)
+        for refused in intake.offer(self._session, jobs, jobs):
+            self._settler.put(refused)
         buffer.room_made.set()
         if self._session.stopping:
             empty_buffer(self._session, self._settler)

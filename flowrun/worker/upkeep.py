@@ -10,7 +10,7 @@ import anyio
 
 from flowrun.client.control import tell
 from flowrun.client.shield import shielded
-from flowrun.core.attempt import Ending
+from flowrun.core.attempt import handed_back
 from flowrun.core.lanes import queue_of
 from flowrun.errors import DatabaseError
 from flowrun.store import control, queues, upkeep
@@ -126,19 +126,41 @@ async def look_at_queues(session: Session) -> None:
 
 
 async def watch_queues(session: Session, settler: Settler) -> None:
-    """Look whenever a queue was changed, and hand back what is claimed of one that is paused. Until cancelled."""
+    """Look whenever a queue was changed, hand back what is claimed of one that is paused, and say so. Until cancelled.
+
+    From then on no job of it begins: those in the buffer are gone, and those on their way to it are turned away.
+    """
     while True:
         await session.stale.wait()
         session.stale.clear()
         try:
             await look_at_queues(session)
-            paused = {name for name, setting in session.settings.items() if setting.paused}
-            if paused:
-                empty_buffer(session, settler, of=paused)
+            if session.paused:
+                empty_buffer(session, settler, of=session.paused)
+                _hold_up(session)
+                await settler.caught_up()
+            await say_heard(session)
         except (DatabaseError, *LOST, *REPEATABLE) as error:
             logger.warning("cannot look at the queues' settings (%s); trying again", reason(error))
             await anyio.sleep(0.5)
             session.stale.set()
+
+
+async def say_heard(session: Session) -> None:
+    """Say that no job begins any more by what was known of queues before."""
+    database, changes = session.client.database, session.changes
+
+    async def verb(connection: Connection) -> None:
+        await queues.hear(connection, database.sql, session.id, changes)
+
+    await shielded(database.repeat(verb, patience=session.patience))
+
+
+def _hold_up(session: Session) -> None:
+    """Jobs of paused queues that have a consumer, and may wait for a process or a thread."""
+    for slot in session.slots:
+        if slot.job is not None and queue_of(slot.job.queue) in session.paused:
+            slot.job.held_up = True
 
 
 async def hand_back_sitting(session: Session, settler: Settler) -> None:
@@ -160,4 +182,4 @@ def empty_buffer(session: Session, settler: Settler, of: Container[str] | None =
         if of is not None and queue_of(job.queue) not in of:
             session.buffer.jobs.append(job)
             continue
-        settler.put(Ending(job.id, job.lease, job.attempt, None, attempts_used=job.attempt - 1))
+        settler.put(handed_back(job))
