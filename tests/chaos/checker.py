@@ -11,9 +11,10 @@ from uuid import UUID
 
 import asyncpg
 
-from tests.chaos import flows, journal
+from tests.chaos import flows, journal, others, pruning, ticking
 from tests.chaos.faults import Fault
 from tests.chaos.journal import Attempt, Line
+from tests.chaos.ticking import Ticked
 from tests.chaos.worker import LEASE
 from tests.model import invariants, varied
 from tests.model.varied import expect, expect_again, undone
@@ -52,11 +53,21 @@ class Evidence:
     verbs: dict[UUID, set[str]]
     effects: list[tuple[UUID, int]]
     orders: set[int]
-    lost: set[tuple[UUID, int]]
-    """Attempts that ended because their worker was given up."""
+    errors: dict[tuple[UUID, int], str]
+    """By job and attempt that did not succeed: the type of its error."""
+    ticked: Ticked
+    removed: tuple[int, int]
+    """How many jobs and flows were pruned."""
+    misplaced: list[tuple[str, str]]
+    """What is wrong with what was pruned."""
     frozen: dict[UUID, tuple[Any, ...]] = field(default_factory=dict)
     """Ended jobs as they were first seen."""
     by_job: dict[str, list[Attempt]] = field(default_factory=lambda: defaultdict(list))
+
+    @property
+    def lost(self) -> set[tuple[UUID, int]]:
+        """Attempts that ended because their worker was given up."""
+        return {attempt for attempt, error in self.errors.items() if error == "flowrun.WorkerLost"}
 
     def counts(self) -> dict[str, int]:
         return {
@@ -68,6 +79,12 @@ class Evidence:
             "joins": sum(row["parents"] > 1 for row in self.jobs.values()),
             "dispatches acknowledged": sum(1 for _ in journal.of(self.lines, "ack")),
             "dispatches refused": sum(1 for _ in journal.of(self.lines, "refused")),
+            "pruned jobs": self.removed[0],
+            "pruned flows": self.removed[1],
+            "ticks": len(self.ticked.runs),
+            "attempts in processes": sum(1 for _ in journal.of(self.lines, "computes")),
+            "workers of the version before that left late": sum(1 for _ in journal.of(self.lines, "old and slow")),
+            "verbs of operators": sum(1 for _ in journal.of(self.lines, "verb")),
         }
 
     def ids(self, kind: str, number: int) -> list[UUID]:
@@ -78,8 +95,9 @@ class Evidence:
         if not hasattr(self, "_by_number"):
             found: dict[tuple[str, int], list[UUID]] = defaultdict(list)
             for id, flow in self.flows.items():
-                kind, number = flow["name"].replace("flow ", "varied ").split(" ")
-                found[kind, int(number)].append(id)
+                kind, _, number = flow["name"].replace("flow ", "varied ").partition(" ")
+                if number:
+                    found[kind, int(number)].append(id)
             for id, job in self.jobs.items():
                 if job["flow_id"] is None and job["kind"] == 0 and job["number"] is not None:
                     found[job["type"], job["number"]].append(id)
@@ -98,17 +116,24 @@ JOBS = """
 select j.id, j.flow_id, j.kind, j.name, j.type, j.optional, fl.root_id, f.outcome, f.attempt, f.started_at,
     f.finished_at, f.result ->> 'token' as token, f.error ->> 'type' as error_type, f.error ->> 'message' as error,
     case when jsonb_typeof(j.args -> 'number') = 'number' then (j.args ->> 'number')::bigint end as number,
-    j.args ->> 'by' as by, coalesce(cardinality(j.sources), 0) as parents
-from flowrun.jobs j left join flowrun.finished f on f.id = j.id left join flowrun.flows fl on fl.id = j.flow_id
+    j.args ->> 'by' as by, coalesce(cardinality(j.sources), 0) as parents, j.created_at, j.gone_at,
+    j.options -> 'failure' ->> 'job_id' as of
+from chaos.all_jobs j left join chaos.all_finished f on f.id = j.id left join chaos.all_flows fl on fl.id = j.flow_id
 """
 FLOWS = """
-select fl.id, fl.name, s.state, s.detail from flowrun.flows fl join flowrun.flow_status s on s.id = fl.id
+select fl.id, fl.name, coalesce((array['succeeded', 'failed', 'cancelled', 'skipped'])[f.outcome], 'running') as state
+from chaos.all_flows fl left join chaos.all_finished f on f.id = fl.id
 where fl.id = fl.root_id
 """
 
 
 async def gather(
-    dsn: str, place: Path, deaths: dict[int, float], faults: list[Fault], frozen: dict[UUID, tuple[Any, ...]]
+    dsn: str,
+    place: Path,
+    deaths: dict[int, float],
+    faults: list[Fault],
+    frozen: dict[UUID, tuple[Any, ...]],
+    ticked: Ticked,
 ) -> Evidence:
     lines = journal.read(place)
     connection = await asyncpg.connect(dsn, server_settings={"statement_timeout": "0"})
@@ -119,19 +144,20 @@ async def gather(
             if row["root_id"] is not None:
                 members[row["root_id"]].append(row)
         verbs: dict[UUID, set[str]] = defaultdict(set)
-        for row in await connection.fetch("select flow_id, job_id, verb from flowrun.audit"):
+        for row in await connection.fetch("select flow_id, job_id, verb from chaos.all_audit"):
             for id in (row["flow_id"], row["job_id"]):
                 if id is not None:
                     verbs[id].add(row["verb"])
+        ticked.runs = await connection.fetch(ticking.RUNS)
         evidence = Evidence(
             lines, journal.attempts(lines, deaths), faults, deaths, jobs,
             {row["id"]: row for row in await connection.fetch(FLOWS)}, members,
             {id for id, found in verbs.items() if found & {"retry", "resolve", "skip"}}, verbs,
             [tuple(row) for row in await connection.fetch("select job, attempt from chaos.effects")],
             {row[0] for row in await connection.fetch("select number from chaos.orders")},
-            {(row[0], row[1]) for row in await connection.fetch(
-                "select job_id, attempt from flowrun.attempts where error_type = 'flowrun.WorkerLost'")},
-            frozen,
+            {(row[0], row[1]): row[2] for row in await connection.fetch(
+                "select job_id, attempt, error_type from chaos.all_attempts")},
+            ticked, tuple(await connection.fetchrow(pruning.SIZES)), await pruning.broken(connection), frozen,
         )  # fmt: skip
     finally:
         await connection.close()
@@ -152,6 +178,21 @@ async def check(dsn: str, evidence: Evidence) -> list[Problem]:
     return problems
 
 
+def ticks(evidence: Evidence) -> list[Problem]:
+    """One tick, one dispatch; none lost."""
+    return [Problem(*said) for said in ticking.broken(evidence.ticked)]
+
+
+def pruned(evidence: Evidence) -> list[Problem]:
+    """Nothing that is open is ever removed, nothing in part, nothing before its time."""
+    return [Problem(*said) for said in evidence.misplaced]
+
+
+def of_others(evidence: Evidence) -> list[Problem]:
+    """See others.py."""
+    return [Problem(*said) for one in others.CHECKS for said in one(evidence)]
+
+
 # -- dispatches ----------------------------------------------------------------------------------------------------------
 
 
@@ -163,7 +204,7 @@ def acknowledged(evidence: Evidence) -> list[Problem]:
         job = evidence.jobs.get(id)
         if job is None:
             problems.append(Problem("I10 lost", f"acknowledged and not stored: {line}", id))
-        elif job["outcome"] is None:
+        elif job["outcome"] is None and not (job["type"] == "debounced" and job["gone_at"] is not None):
             problems.append(Problem("I10 stuck", f"has not ended: {dict(job)}", id))
     return problems
 
@@ -245,6 +286,7 @@ def known(evidence: Evidence) -> list[Problem]:
     for id, row in evidence.jobs.items():
         if (
             row["kind"] == 0
+            and row["type"] not in ("compute", "failing.on_failure")  # these write another journal
             and row["outcome"] == 1
             and id not in evidence.audited
             and row["root_id"] not in evidence.audited
@@ -487,7 +529,7 @@ def surprises(evidence: Evidence) -> list[Problem]:
 
 CHECKS = [
     acknowledged, once, purchases, followers, executions, known, not_early, limits, cancels, steps, effects, frozen,
-    relays, varied_flows, wild_flows, surprises,
+    relays, varied_flows, wild_flows, surprises, ticks, pruned, of_others,
 ]  # fmt: skip
 
 

@@ -43,7 +43,7 @@ class Dispatcher:
                 task.add_done_callback(self._under_way.discard)
             await asyncio.sleep(self._random.expovariate(self._rate))
         if self._under_way:
-            await asyncio.wait(self._under_way, timeout=5.0)
+            await asyncio.wait(self._under_way, timeout=2.0)
 
     async def _one(self, kind: str, number: int) -> None:
         try:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
 
 import asyncpg
 
 from flowrun import Flowrun
-from tests.chaos import handlers
+from tests.chaos import computing, handlers
 from tests.chaos.fleet import Fleet, Member
 from tests.chaos.server import Pooler, Server
 from tests.chaos.worker import LEASE, Settings
@@ -24,7 +25,7 @@ EVERYBODY = -1
 SESSIONS = {
     "claim": "%skip locked%",
     "settle": "%spent as (%",
-    "heartbeat": "%expires_at = now()%",
+    "heartbeat": "%others_expired%",
     "listen": "%listen%",
     "user": "%",
 }
@@ -80,6 +81,10 @@ class Faults:
             "event loop blocked": self._block,
             "connections used up": self._use_up,
             "database read-only": self._read_only,
+            "queue paused": self._pause,
+            "worker started twice": self._twin,
+            "schedules' clock steps back": self._step_back,
+            "handler's process killed": self._kill_child,
         }
         if self.pooler is not None:
             kinds["pooler killed"] = self._kill_pooler
@@ -133,16 +138,60 @@ class Faults:
 
     async def _kill_worker(self) -> list[int] | None:
         member = self._worker()
-        return None if member is None else self._kill(member)
+        if member is None:
+            return None
+        orphans, pid = computing.children(member.pid), self._kill(member)
+        deadline = time.monotonic() + ORPHANED
+        while any(map(computing.is_child, orphans)) and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        left = [child for child in orphans if computing.is_child(child)]
+        if left:
+            self.fleet.surprises.append(f"{ORPHANED:.0f} s after its worker {pid} was killed, {left} still ran")
+        return pid
 
     async def _kill_dispatcher(self) -> list[int] | None:
-        free = [member for member in self.fleet.dispatchers if member.alive]
-        return self._kill(free[0]) if free else None
+        free = [member for member in self.fleet.clients if member.alive]
+        return self._kill(self.random.choice(free)) if free else None
 
     def _kill(self, member: Member) -> list[int]:
         member.ending = True
         member.signal(signal.SIGKILL)
         return [member.pid]
+
+    async def _kill_child(self) -> list[int] | None:
+        found = [child for member in self.fleet.workers if member.alive for child in computing.children(member.pid)]
+        if not found:
+            return None
+        child = self.random.choice(found)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+            return [child]
+        return None
+
+    async def _twin(self) -> list[int] | None:
+        member = self._worker()
+        return None if member is None else [await self.fleet.twin(member, self.random.uniform(2.0, 5.0))]
+
+    async def _step_back(self) -> list[int] | None:
+        return await self._changed(lambda settings: replace(settings, step_back=True), self.fleet.workers)
+
+    async def _pause(self) -> list[int] | None:
+        """No job begins while the queue of all is paused."""
+        async with Flowrun(self.server.dsn, pool_size=1) as app:
+            async with asyncio.timeout(20):
+                await app.queues.pause("default")
+            self.fleet.journal.write("paused")
+            try:
+                await asyncio.sleep(self.random.uniform(2.0, 3.5))
+            finally:
+                self.fleet.journal.write("resumes")
+                for _ in range(200):
+                    try:
+                        await app.queues.resume("default")
+                        break
+                    except handlers.errors():
+                        await asyncio.sleep(0.1)
+        return []
 
     async def _zombie(self) -> list[int] | None:
         member = self._worker()
@@ -170,8 +219,7 @@ class Faults:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), 30)
             return [process.pid]
-        if not member.old:
-            self.fleet.surprises.append(f"{member.name} (pid {process.pid}) did not end within 30 s of SIGTERM")
+        self.fleet.slow(member, process.pid, 30.0)
         process.kill()
         return [process.pid]
 
@@ -269,8 +317,9 @@ class Faults:
             proxy.cut()
         return [member.pid] if lost else None
 
-    async def _healed(self, member: Member, seconds: float) -> list[int]:
-        pid = member.pid
+    async def _healed(self, member: Member, seconds: float) -> list[int] | None:
+        """A good link again after a while; None when nothing wanted to pass meanwhile."""
+        pid, before = member.pid, sum(proxy.held for proxy in member.proxies)
         try:
             await asyncio.sleep(seconds)
         finally:
@@ -278,7 +327,7 @@ class Faults:
                 if proxy.silent and self.random.random() < 0.5:
                     proxy.cut()
                 proxy.heal()
-        return [pid]
+        return [pid] if sum(proxy.held for proxy in member.proxies) > before else None
 
     # -- the server
 
@@ -308,23 +357,33 @@ class Faults:
             async with connection.transaction():
                 await connection.execute("set local statement_timeout = '10s'")
                 await connection.execute(f"lock table flowrun.{table} in access exclusive mode")
-                await asyncio.sleep(self.random.uniform(1.0, 2.0) * STATEMENT_TIMEOUT)
+                waited = 0
+                for _ in range(round(self.random.uniform(1.0, 2.0) * STATEMENT_TIMEOUT / 0.2)):
+                    await asyncio.sleep(0.2)
+                    waited += await connection.fetchval(
+                        "select count(*) from pg_locks where not granted and relation = $1::text::regclass",
+                        f"flowrun.{table}",
+                    )
         finally:
             connection.terminate()
-        # What somebody does to the others costs no worker its leases.
-        return [EVERYBODY] if table == "workers" else []
+        if not waited:
+            return None
+        # What somebody does to the others costs no worker its leases, unless it is of the version before.
+        return [EVERYBODY] if table == "workers" else [member.pid for member in self.fleet.workers if member.old]
 
     async def _use_up(self) -> list[int] | None:
-        held = []
+        held, refused = [], False
         try:
-            with contextlib.suppress(asyncpg.PostgresError, OSError, TimeoutError):
+            try:
                 for _ in range(200):
                     held.append(await asyncpg.connect(self.server.dsn, timeout=5))
+            except (asyncpg.PostgresError, OSError, TimeoutError):
+                refused = True
             await asyncio.sleep(self.random.uniform(0.5, 2.0))
         finally:
             for connection in held:
                 connection.terminate()
-        return [] if held else None
+        return [] if held and refused else None
 
     async def _read_only(self) -> list[int] | None:
         await self._set("default_transaction_read_only", "on")
@@ -348,13 +407,18 @@ class Faults:
             connection.terminate()
 
 
+ORPHANED = 10.0
+"""Seconds after the end of a worker that the processes of its handlers have to end."""
 STATEMENT_TIMEOUT = 2.0
 """Seconds, of all sessions of a run."""
 
 
-def deck(random: Random, kinds: list[str], count: int) -> list[str]:
-    """``count`` faults, each kind as often as any other, in any order."""
-    drawn: list[str] = []
-    while len(drawn) < count:
-        drawn += random.sample(kinds, len(kinds))
-    return drawn[:count]
+def deck(random: Random, kinds: list[str], count: int, seen: Mapping[str, int]) -> list[str]:
+    """``count`` faults in any order, those first of which the fewest were ``seen``: in the end each is as frequent."""
+    times = {kind: seen.get(kind, 0) for kind in kinds}
+    drawn = []
+    for _ in range(count):
+        drawn.append(min(kinds, key=lambda kind: (times[kind], random.random())))
+        times[drawn[-1]] += 1
+    random.shuffle(drawn)
+    return drawn

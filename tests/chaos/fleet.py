@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tests.chaos.computing import PLACE
 from tests.chaos.journal import Journal
 from tests.chaos.proxy import Proxy
 from tests.chaos.worker import Settings
@@ -78,20 +79,48 @@ class Fleet:
         return [member for member in self.members if member.program == "worker"]
 
     @property
+    def clients(self) -> list[Member]:
+        return [member for member in self.members if member.program != "worker"]
+
+    @property
     def dispatchers(self) -> list[Member]:
         return [member for member in self.members if member.program == "dispatcher"]
+
+    async def start(self, member: Member, settings: Settings) -> asyncio.subprocess.Process:
+        """A process for a member."""
+        with (self.place / f"{member.name}.log").open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                sys.executable, "-m", f"tests.chaos.{member.program}", settings.text(),
+                cwd=HERE, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
+                env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1", PLACE: str(self.place)},
+            )  # fmt: skip
+
+    def slow(self, member: Member, pid: int, seconds: float) -> None:
+        """A process did not end when it was asked to. Of the version before that is known; it is counted."""
+        if member.old:
+            self.journal.write("old and slow", child=pid)
+        else:
+            self.surprises.append(f"{member.name} (pid {pid}) did not end within {seconds:.0f} s of SIGTERM")
+
+    async def twin(self, member: Member, seconds: float) -> int:
+        """Start a second process beside a member's, of the same name; after a while it is killed."""
+        process = await self.start(member, replace(member.settings, number=1000 + member.lives))
+        self.journal.write("twin started", member=member.name, child=process.pid)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            self.deaths[process.pid] = time.monotonic()
+        return process.pid
 
     async def keep(self, member: Member) -> None:
         """Keep a process in this place until cancelled."""
         while not self.closing and not member.final:
             member.lives += 1
             settings = member.change(replace(member.settings, number=member.lives))
-            with (self.place / f"{member.name}.log").open("ab") as log:
-                member.process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", f"tests.chaos.{member.program}", settings.text(),
-                    cwd=HERE, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
-                    env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
-                )  # fmt: skip
+            member.process = await self.start(member, settings)
             member.stopped = member.ending = False
             member.old = bool(settings.old)
             process = member.process
@@ -115,7 +144,6 @@ class Fleet:
             await asyncio.sleep(0.05)
         for member in self.members:
             if member.alive:
-                if not member.old:
-                    self.surprises.append(f"{member.name} (pid {member.pid}) did not end in {seconds:.0f} s of SIGTERM")
+                self.slow(member, member.pid, seconds)
                 with contextlib.suppress(ProcessLookupError):
                     member.signal(signal.SIGKILL)

@@ -27,6 +27,10 @@ KINDS = {
     "keyed": 4,
     "bought": 5,
     "long": 4,
+    "compute": 3,
+    "failing": 3,
+    "debounced": 4,
+    "throttled": 4,
 }
 """How often each kind is dispatched, in relation to the others."""
 
@@ -125,7 +129,20 @@ def single(app: Flowrun, kind: str, number: int) -> Any:
         given = {"number": number, "given": [], "pause": random.choice([0.0, 0.0, 0.05, 0.5])}
         given["fails"] = random.choice([0, 0, 0, 1])
         return app.job("relay", given, backoff=backoff.constant(0.1), priority=random.randint(0, 9))
+    if kind == "debounced":
+        return app.job("debounced", {"number": number}, debounce=(held_key(number), DEBOUNCE))
+    if kind == "throttled":
+        return app.job("throttled", {"number": number}, throttle=(held_key(number), THROTTLE))
     return app.job(kind, {"number": number})
+
+
+DEBOUNCE, THROTTLE = 0.5, 2.0
+"""Seconds."""
+
+
+def held_key(number: int) -> str:
+    """The key of what is debounced or throttled."""
+    return f"held {number % 3}"
 
 
 def delay(number: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -16,7 +17,8 @@ from uuid import uuid4
 
 import asyncpg
 
-from flowrun import Flow, Flowrun, Job, backoff
+from flowrun import ConfigurationError, Flow, Flowrun, Job, JobError, backoff
+from tests.chaos import computing
 from tests.chaos.journal import Journal
 from tests.model import playing, wild
 from tests.model.playing import Playground
@@ -116,6 +118,11 @@ def register(app: Flowrun, journal: Journal, place: Path) -> None:
     wild.register(Troupe(app, journal, "wild-"))  # type: ignore[arg-type]
     _relays(app, journal)
     _singles(app, journal)
+    _failing(app, journal)
+    with contextlib.suppress(ConfigurationError, TypeError):  # an older version has no processes
+        app.handler("compute", process=True, attempts=40, timeout=computing.TIMEOUT, backoff=backoff.constant(0.05))(
+            computing.compute
+        )
 
 
 def _relays(app: Flowrun, journal: Journal) -> None:
@@ -169,6 +176,19 @@ def _singles(app: Flowrun, journal: Journal) -> None:
         if job.attempt == 1 and number % 3 == 0:
             raise ValueError("as written")
 
+    @app.handler("tick", attempts=4)
+    @partial(told, journal)
+    async def tick(job: Job, number: int, pause: float = 0.0) -> None:
+        await asyncio.sleep(pause)
+
+    @app.handler("debounced", attempts=4)
+    @partial(told, journal)
+    async def debounced(job: Job, number: int) -> None: ...
+
+    @app.handler("throttled", attempts=4)
+    @partial(told, journal)
+    async def throttled(job: Job, number: int) -> None: ...
+
     @app.handler("follower", attempts=4)
     @partial(told, journal)
     async def follower(job: Job, number: int, by: str) -> None: ...
@@ -194,6 +214,25 @@ def _singles(app: Flowrun, journal: Journal) -> None:
     @app.handler("probe", attempts=4)
     @partial(told, journal)
     async def probe(job: Job, number: int) -> None: ...
+
+
+def _failing(app: Flowrun, journal: Journal) -> None:
+    """What fails for good calls another job, once; a hook that raises changes nothing."""
+
+    @app.handler("failing", attempts=2, backoff=backoff.constant(0.05))
+    @partial(told, journal)
+    async def failing(job: Job, number: int) -> None:
+        if number % 3 or job.attempt == 1:
+            raise ValueError("as written")
+
+    @failing.on_failure
+    async def sorry(job: Job, error: JobError) -> None:
+        journal.write("sorry", job=str(job.id), of=error.args["number"])
+
+    @app.on("job_failed")
+    def hook(event: Any) -> None:
+        journal.write("hook")
+        raise RuntimeError("a hook that raises")
 
 
 def errors() -> tuple[type[Exception], ...]:

@@ -25,6 +25,9 @@ class Journal:
         line = {"event": event, "at": time.monotonic(), "pid": self._pid, **about}
         os.write(self._file, json.dumps(line, default=str).encode() + b"\n")
 
+    def close(self) -> None:
+        os.close(self._file)
+
 
 @dataclass(slots=True)
 class Line:

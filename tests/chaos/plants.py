@@ -176,6 +176,109 @@ def outbox_leaks() -> None:
     Client._outbox = lambda self, tx, now: None  # type: ignore[method-assign]
 
 
+def prunes_early() -> None:
+    """What has ended is removed long before its time, and flows whose callbacks still run."""
+    _replace("expired", "coalesce($2, kept.seconds)", "0.1 * coalesce($2, kept.seconds)")
+    _replace("closed_flows", ">= coalesce(", ">= 0.1 * coalesce(")
+    _replace("closed_flows", "ended.jobs = ended.over", "true")
+
+
+def ticks_come_twice() -> None:
+    """Nobody locks a schedule, and nothing else keeps a tick from being taken twice."""
+    from functools import partial
+
+    from flowrun.store import ticks
+
+    _replace("due_schedules", "for update of s skip locked", "")
+    ticks.make = partial(ticks.make, keyed=False)
+
+
+def ticks_get_lost() -> None:
+    """Of several ticks that are due the first is forgotten."""
+    from flowrun.store import ticks
+
+    decide = ticks.decide
+
+    def hasty(*asked: Any) -> Any:
+        verdict = decide(*asked)
+        return verdict._replace(ticks=verdict.ticks[1:]) if len(verdict.ticks) > 1 else verdict
+
+    ticks.decide = hasty
+
+
+def ticks_do_not_wait() -> None:
+    """No tick heeds the run before."""
+    from flowrun.store import ticks
+
+    async def nothing(*_: Any) -> set[Any]:
+        return set()
+
+    ticks.open_runs = nothing
+
+
+def pauses_unheard() -> None:
+    """Workers do not know that a queue is paused."""
+    _replace("queue_settings", "q.paused", "false")
+
+
+def forgets_the_callback() -> None:
+    """What failed for good calls nothing."""
+    from flowrun.client.failures import Calls
+
+    Calls.__call__ = lambda self, failed: None  # type: ignore[method-assign]
+
+
+def _keys(change: Callable[[Any], Any]) -> None:
+    from flowrun.client.dispatch import Client
+
+    plan_jobs = Client.plan_jobs
+
+    def changed(self: Client, specs: Any) -> Any:
+        plan = plan_jobs(self, specs)
+        plan.keys = change(plan.keys)
+        return plan
+
+    Client.plan_jobs = changed  # type: ignore[method-assign]
+
+
+def debounce_takes_the_running_one() -> None:
+    """A dispatch is content with a job that has started before it."""
+    _keys(lambda keys: [row._replace(on_conflict="existing") if row.on_conflict == "debounce" else row for row in keys])
+
+
+def keys_are_forgotten() -> None:
+    """Nothing is a duplicate."""
+    _keys(lambda keys: [])
+
+
+def crash_is_a_success() -> None:
+    """A handler whose process died has returned nothing."""
+    from flowrun.errors import ProcessDied
+    from flowrun.worker.processes import Process
+
+    run = Process.run
+
+    async def run_on(self: Process, *asked: Any) -> Any:
+        try:
+            return await run(self, *asked)
+        except ProcessDied:
+            return None
+
+    Process.run = run_on  # type: ignore[method-assign]
+
+
+def orphans() -> None:
+    """The processes of handlers do not heed that their worker has ended."""
+    from flowrun.worker import processes
+
+    careless = (
+        "child._end_with_parent = child._listen_no_more = lambda parent: None; child.os.killpg = lambda *_: None; "
+    )
+    processes._COMMAND = processes._COMMAND.replace(  # type: ignore[attr-defined]
+        "from flowrun.worker.child import main; ", "from flowrun.worker import child; main = child.main; " + careless
+    )
+
+
 PLANTS = {
     "settle without fence": Plant(
         settle_without_fence, ("I8", "I13", "I19", "standing"), ("worker stopped past its lease",), 60.0
@@ -191,6 +294,16 @@ PLANTS = {
     "deaf to cancels": Plant(deaf_to_cancels, ("I23", "I10"), ("links cut",)),
     "delays forgotten": Plant(no_patience, ("I20",), ("links cut",)),
     "own clock": Plant(own_clock, ("I10", "I13"), ("clock wrong",) * 4 + ("worker killed",), 60.0),
+    "prunes early": Plant(prunes_early, ("retention",), ("links cut",)),
+    "ticks come twice": Plant(ticks_come_twice, ("ticks twice",), ("schedules' clock steps back",)),
+    "ticks get lost": Plant(ticks_get_lost, ("ticks lost",), ("server restarted", "queue paused")),
+    "ticks do not wait": Plant(ticks_do_not_wait, ("ticks overlap",), ("links cut",)),
+    "pauses unheard": Plant(pauses_unheard, ("pause",), ("queue paused",)),
+    "callback forgotten": Plant(forgets_the_callback, ("on_failure",), ("links cut",)),
+    "debounce takes the running one": Plant(debounce_takes_the_running_one, ("debounce",), ("queue paused",)),
+    "keys forgotten": Plant(keys_are_forgotten, ("throttle", "I11 keys"), ("links cut",)),
+    "crash is a success": Plant(crash_is_a_success, ("process",), ("handler's process killed",)),
+    "orphans": Plant(orphans, ("process",), ("worker killed",)),
     "outbox leaks": Plant(outbox_leaks, ("I11 outbox",), ("worker killed",)),
 }
 

@@ -43,6 +43,7 @@ class Link:
         while data := await source.read(65536):
             if not answers:
                 self.said = (self.said + data)[-65536:]
+            self._proxy.held += bool(self._proxy.delay or self.silent or self._proxy.silent)
             if delay := self._proxy.delay:
                 await asyncio.sleep(delay)
             while self.silent or self._proxy.silent or (answers and self.held):
@@ -83,6 +84,8 @@ class Proxy:
         self.unheard = False
         """Notifications do not arrive, all else does: as through a pooler in transaction mode."""
         self.refusing = False
+        self.held = 0
+        """How often something came late because of what was done to this proxy."""
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import threading
 import time
 from collections import Counter
@@ -18,19 +19,22 @@ from uuid import UUID
 
 import asyncpg
 
-from flowrun import Flowrun
+from flowrun import Flowrun, NotFound
 from flowrun.store import migrate
-from tests.chaos import checker, flows, handlers, journal
+from tests.chaos import checker, flows, handlers, journal, pruning, ticking
 from tests.chaos.faults import EVERYBODY, STATEMENT_TIMEOUT, Fault, Faults, deck
 from tests.chaos.fleet import Fleet, Member
 from tests.chaos.handlers import Mended
 from tests.chaos.journal import Journal
 from tests.chaos.proxy import Proxy
 from tests.chaos.server import Pooler, Server, can_mount, has_pooler
+from tests.chaos.ticking import Ticked
 from tests.chaos.worker import LEASE, OPTIONS, Settings
 from tests.model import varied
 from tests.upgrades import history
 
+MAY_BE_NONE = ("workers of the version before that left late", "dispatches refused")
+"""What a run need not have seen."""
 STILL = 45.0
 """Seconds without any progress after which what is left is called stuck: many leases, polls and backoffs."""
 
@@ -52,17 +56,26 @@ class Plan:
     plant: str | None = None
     """A bug to be planted into the workers and the dispatcher."""
     still: float = STILL
+    seen: Counter[str] = field(default_factory=Counter)
+    """Faults of runs before this one: the rarest come first."""
+    operators: bool = True
+    """Besides, several clients do all verbs to the same flows."""
 
 
 @dataclass
 class Report:
     plan: Plan
     faults: list[Fault] = field(default_factory=list)
-    planned: int = 0
+    dealt: Counter[str] = field(default_factory=Counter)
+    """By kind, the faults that were planned."""
     missing: list[str] = field(default_factory=list)
     problems: list[checker.Problem] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     evidence: checker.Evidence | None = None
+
+    @property
+    def planned(self) -> int:
+        return self.dealt.total()
 
     @property
     def injected(self) -> Counter[str]:
@@ -70,8 +83,23 @@ class Report:
 
     @property
     def valid(self) -> bool:
-        """Whether enough of the faults came about for the rest to mean anything."""
-        return sum(self.injected.values()) >= 0.8 * self.planned
+        """Whether enough of the faults came about, and to enough, for the rest to mean anything."""
+        return sum(self.injected.values()) >= 0.8 * self.planned and not self.vacuous
+
+    @property
+    def vacuous(self) -> list[str]:
+        """What a run of a minute and more must have seen, and this one has not."""
+        if self.evidence is None or self.plan.seconds < 60 or self.plan.kinds:
+            return []
+        lines = Counter(line.event for line in self.evidence.lines)
+        wanted = {
+            "kills itself": 0.8 * self.injected["worker killed by its job"],
+            "blocks": 0.8 * self.injected["event loop blocked"],
+            "paused": self.injected["queue paused"],
+            "twin started": self.injected["worker started twice"],
+        }
+        few = [f"{lines[event]} of {least:.0f} {event!r}" for event, least in wanted.items() if lines[event] < least]
+        return few + [f"no {what}" for what, n in self.counts.items() if not n and what not in MAY_BE_NONE]
 
 
 async def play(plan: Plan) -> Report:
@@ -83,6 +111,7 @@ async def play(plan: Plan) -> Report:
         stalls = Stalls(faults.done)
         try:
             await _begun(fleet)
+            ticked = await ticking.begin(server.dsn)
             fleet.journal.write("phase", name="trouble")
             frozen = Frozen(server.dsn)
             watching = asyncio.create_task(frozen.watch())
@@ -90,7 +119,7 @@ async def play(plan: Plan) -> Report:
             fleet.journal.write("phase", name="rest")
             for member in fleet.members:
                 member.change = lambda settings: settings
-            ended = await _come_to_rest(plan, server, fleet)
+            ended = await _come_to_rest(plan, server, fleet, ticked)
             watching.cancel()
             fleet.journal.write("phase", name="end")
             await fleet.end()
@@ -105,11 +134,12 @@ async def play(plan: Plan) -> Report:
                     member.process.kill()
                     await member.process.wait()
         report = Report(plan, list(faults.done), planned, faults.missing())
-        evidence = await checker.gather(server.dsn, plan.place, fleet.deaths, faults.done, frozen.seen)
+        evidence = await checker.gather(server.dsn, plan.place, fleet.deaths, faults.done, frozen.seen, ticked)
         report.counts, report.evidence = evidence.counts(), evidence
         report.problems = [checker.Problem("process", what) for what in fleet.surprises]
         report.problems += [checker.Problem("I10 stuck", what) for what in ended]
         report.problems += await checker.check(server.dsn, evidence)
+        report.problems += [checker.Problem(*said) for said in await pruning.left_over(server.dsn)]
         if report.problems:
             histories = await checker.histories(server.dsn, evidence, report.problems)
             (plan.place / "histories").write_text(histories)
@@ -130,6 +160,8 @@ async def _stage(plan: Plan) -> AsyncIterator[tuple[Server, Fleet, Faults]]:
             through = pooler if number == plan.workers - 1 else None
             fleet.members.append(await _member(stack, plan, server, f"worker{number}", "worker", through))
         fleet.members.append(await _member(stack, plan, server, "dispatcher", "dispatcher", None))
+        if plan.operators:
+            fleet.members.append(await _member(stack, plan, server, "operator", "operator", pooler))
         faults = Faults(
             Random(f"faults {plan.seed}"), server, fleet, pooler, can_mount(),
             await asyncio.to_thread(old_version, plan.place),
@@ -142,7 +174,7 @@ async def prepare(dsn: str) -> None:
     connection = await asyncpg.connect(dsn)
     try:
         await migrate.migrate(connection, "flowrun")
-        await connection.execute(handlers.TABLES)
+        await connection.execute(handlers.TABLES + pruning.ARCHIVE)
         await connection.execute(f"alter role all set statement_timeout = '{STATEMENT_TIMEOUT}s'")
     finally:
         await connection.close()
@@ -181,11 +213,13 @@ async def _begun(fleet: Fleet) -> None:
     raise AssertionError("the workers did not start: see their logs")
 
 
-async def _make_trouble(plan: Plan, faults: Faults) -> int:
-    """Faults, one after the other and now and then two at once, until the time is over. How many were planned."""
+async def _make_trouble(plan: Plan, faults: Faults) -> Counter[str]:
+    """Faults, one after the other and now and then two at once, until the time is over. What was planned."""
     random = Random(f"deck {plan.seed}")
     kinds = plan.kinds or list(faults.kinds())
-    cards = deck(random, kinds, max(len(kinds) if plan.seconds > 60 else 1, round(plan.seconds / plan.pause)))
+    cards = deck(
+        random, kinds, max(len(kinds) if plan.seconds > 60 else 1, round(plan.seconds / plan.pause)), plan.seen
+    )
     deadline = time.monotonic() + plan.seconds
     async with asyncio.TaskGroup() as group:
         running: set[asyncio.Task[None]] = set()
@@ -198,10 +232,10 @@ async def _make_trouble(plan: Plan, faults: Faults) -> int:
             # Late because of slow faults? Then the rest comes faster: all that is planned is done.
             left = max(0.0, deadline - time.monotonic())
             await asyncio.sleep(min(random.expovariate(1 / plan.pause), plan.pause * 2, left or 0.2))
-    return len(cards)
+    return Counter(cards)
 
 
-async def _come_to_rest(plan: Plan, server: Server, fleet: Fleet) -> list[str]:
+async def _come_to_rest(plan: Plan, server: Server, fleet: Fleet, ticked: Ticked) -> list[str]:
     """No faults any more: whatever was dispatched has to end. What does not is returned."""
     if not server.running:
         await server.start()
@@ -209,11 +243,11 @@ async def _come_to_rest(plan: Plan, server: Server, fleet: Fleet) -> list[str]:
         member.signal_if_stopped()
         for proxy in member.proxies:
             proxy.heal()
-    for member in fleet.dispatchers:
+    for member in fleet.clients:
         member.ending, member.final = True, True
-    for member in fleet.dispatchers:
+        member.signal(signal.SIGTERM)
+    for member in fleet.clients:
         if member.alive and member.process is not None:
-            member.process.terminate()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(member.process.wait(), 15)
             if member.alive:
@@ -222,7 +256,8 @@ async def _come_to_rest(plan: Plan, server: Server, fleet: Fleet) -> list[str]:
         tending = Tending(app, plan.place)
         connection = await asyncpg.connect(server.dsn, server_settings={"statement_timeout": "0"})
         try:
-            return await _watch(connection, tending, plan.still)
+            behind = await ticking.end(app, connection, ticked, plan.still)
+            return behind + await _watch(connection, tending, plan.still)
         finally:
             await connection.close()
 
@@ -261,6 +296,10 @@ class Tending:
         self._mended = Mended(place / "mended")
 
     async def tend(self, connection: asyncpg.Connection) -> None:
+        with contextlib.suppress(NotFound):  # removed in this very moment
+            await self._tend(connection)
+
+    async def _tend(self, connection: asyncpg.Connection) -> None:
         for row in await connection.fetch(OPEN_GATES):
             kind, number = row["name"].replace("flow", "varied").split(" ")
             run = await self._app.get_flow(row["id"])
@@ -294,7 +333,7 @@ join flowrun.flows f on f.id = j.flow_id join flowrun.flows root on root.id = f.
 """
 FAILED = """
 select fl.id, fl.name, null as type from flowrun.flows fl join flowrun.finished f on f.id = fl.id
-where fl.id = fl.root_id and fl.name like 'flow %' and f.outcome = 2
+where fl.id = fl.root_id and fl.name like 'flow _%' and f.outcome = 2
 and not exists (select from flowrun.audit a where a.flow_id = fl.id and a.verb = 'retry')
 """
 HANGING = """

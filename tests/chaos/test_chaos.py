@@ -6,13 +6,17 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from copy import copy
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 
 from tests.chaos import checker
 from tests.chaos.checker import Evidence
+from tests.chaos.journal import Line
 from tests.chaos.run import Plan, play
 
 pytestmark = pytest.mark.timeout(300)
@@ -27,14 +31,15 @@ def place() -> Iterator[Path]:
 
 
 async def test_nothing_is_lost_and_a_checker_that_would_have_seen_it(place: Path) -> None:
-    report = await play(Plan(seed=5, seconds=8.0, place=place, workers=2, rate=16.0, pause=1.1))
+    report = await play(Plan(seed=5, seconds=6.0, place=place, workers=2, rate=20.0, pause=0.9))
     histories = place / "histories"
     assert not report.problems, "\n".join([*map(str, report.problems), histories.read_text()])
     assert report.valid, f"of {report.planned} faults only {report.injected} came about"
     assert report.counts["jobs"] > 200
     assert report.evidence is not None
     for invariant, tamper in TAMPERED.items():
-        found = {problem.invariant for one in checker.CHECKS for problem in one(tamper(report.evidence))}
+        tampered = tamper(report.evidence)
+        found = {problem.invariant for one in TOLD.get(invariant, checker.CHECKS) for problem in one(tampered)}
         assert invariant in found, f"{invariant} is broken, and the checker finds {found}"
 
 
@@ -69,6 +74,40 @@ def without_first(evidence: Evidence) -> Evidence:
     return changed(evidence, jobs={key: value for key, value in evidence.jobs.items() if key != id})
 
 
+def lines(evidence: Evidence, *more: tuple[str, float, dict[str, Any]]) -> Evidence:
+    """The same with lines added to its journals, and no fault to blame."""
+    added = [Line(event, at, 1, about) for event, at, about in more]
+    return changed(evidence, lines=[*evidence.lines, *added], faults=[], deaths={})
+
+
+def ticks(evidence: Evidence, runs: Callable[[list[Any]], list[Any]]) -> Evidence:
+    """The same with other runs of the schedules."""
+    found = [dict(run) for run in evidence.ticked.runs]
+    return changed(evidence, ticked=replace(evidence.ticked, runs=runs(found)))
+
+
+def paused(evidence: Evidence) -> Evidence:
+    start = next(one.start for one in evidence.attempts if one.about.get("type") == "relay")
+    return lines(evidence, ("paused", start - 2, {}), ("resumes", start + 1, {}))
+
+
+def added(evidence: Evidence, *rows: dict[str, Any]) -> Evidence:
+    """The same with more jobs."""
+    return changed(evidence, jobs={**evidence.jobs, **{row["id"]: row for row in rows}})
+
+
+def job(type: str, **values: Any) -> dict[str, Any]:
+    return {
+        "id": uuid4(),
+        "type": type,
+        "number": 1,
+        "outcome": 1,
+        "attempt": 1,
+        "token": None,
+        "root_id": None,
+    } | values
+
+
 def relayed(found: Any) -> bool:
     return found["type"] == "relay" and found["root_id"] is not None
 
@@ -88,8 +127,40 @@ TAMPERED: dict[str, Callable[[Evidence], Evidence]] = {
     ),
     "I8 effects": lambda evidence: changed(evidence, effects=[*evidence.effects, *evidence.effects[:1]]),
     "I11 outbox": lambda evidence: row(evidence, lambda found: found["type"] == "follower", by="another"),
+    "ticks lost": lambda evidence: ticks(
+        evidence, lambda runs: [run for n, run in enumerate(runs) if run["schedule"] != "all" or n % 2]
+    ),
+    "ticks twice": lambda evidence: ticks(evidence, lambda runs: [runs[0], *runs]),
+    "ticks overlap": lambda evidence: ticks(
+        evidence,
+        lambda runs: [{**run, "started_at": run["tick"], "finished_at": run["tick"] + timedelta(9)} for run in runs],
+    ),
+    "retention": lambda evidence: changed(evidence, misplaced=[("retention", "removed")]),
+    "pause": paused,
+    "debounce": lambda evidence: lines(
+        evidence,
+        ("intent", 1e9, {"kind": "debounced", "number": -1}),
+        ("ack", 1e9, {"kind": "debounced", "number": -1, "id": str(UUID(int=1))}),
+    ),
+    "throttle": lambda evidence: added(
+        evidence,
+        *(job("throttled", created_at=datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC)) for second in (1, 2)),
+    ),
+    "on_failure": lambda evidence: added(evidence, job("failing", outcome=2)),
+    "process result": lambda evidence: added(evidence, job("compute")),
+    "process crash": lambda evidence: lines(
+        evidence, ("computes", 1.0, {"job": str(UUID(int=1)), "n": 1, "worker": 1, "how": "exit"})
+    ),
     "I18 changed": lambda evidence: changed(
         evidence, frozen={id: (9,) for id in list(evidence.jobs)[:50] if id not in evidence.audited}
     ),
 }
 """By invariant: what breaks it."""
+TOLD: dict[str, list[Callable[[Evidence], list[checker.Problem]]]] = {
+    **dict.fromkeys(["ticks lost", "ticks twice", "ticks overlap"], [checker.ticks]),
+    **dict.fromkeys(
+        ["pause", "debounce", "throttle", "on_failure", "process result", "process crash"], [checker.of_others]
+    ),
+    "retention": [checker.pruned],
+}
+"""By invariant: who has to see it, where what is made up would confuse the others."""

@@ -37,6 +37,8 @@ class Settings:
     number: int = 0
     rate: float = 1.0
     plant: str | None = None
+    step_back: bool = False
+    """The moment it is for schedules goes back again and again."""
 
     def text(self) -> str:
         return json.dumps(asdict(self))
@@ -44,6 +46,8 @@ class Settings:
 
 LEASE = 3.0
 OPTIONS: dict[str, Any] = {"lease": LEASE, "poll": 0.7, "crash_limit": 40}
+PROCESSES = 2
+"""For handlers with ``process=True``."""
 
 
 def skew_clock(settings: Settings) -> None:
@@ -74,8 +78,10 @@ def skew_clock(settings: Settings) -> None:
 def hurry() -> None:
     """Statements and lock waits that take long are cut: sooner than anybody would want, so that it happens."""
     from flowrun.store import pool
+    from tests.chaos import pruning
 
     getattr(pool, "SESSION", {}).update(lock_timeout="1s", statement_timeout="2s")
+    pruning.hurry()
     with contextlib.suppress(ImportError):  # an older version has none
         from flowrun.store import link
 
@@ -91,6 +97,16 @@ def run_on() -> None:
     migrate.verify = verify  # type: ignore[assignment]
 
 
+def share_name(name: str) -> None:
+    """As in containers: whoever takes this one's place has its name, and so has one that is started too often."""
+    from types import SimpleNamespace
+
+    from flowrun.worker import session
+
+    session.socket = SimpleNamespace(gethostname=lambda: name)  # type: ignore[assignment]
+    session.os = SimpleNamespace(**{**vars(os), "getpid": lambda: 1})  # type: ignore[assignment]
+
+
 def begin() -> Settings:
     """Read the settings, choose the version of flowrun, set the clock."""
     settings = Settings(**json.loads(sys.argv[1]))
@@ -99,6 +115,7 @@ def begin() -> Settings:
     logging.basicConfig(level=logging.WARNING, format=f"%(relativeCreated)d {settings.name} %(name)s %(message)s")
     skew_clock(settings)
     hurry()
+    share_name(settings.name)
     if settings.old:
         run_on()
     if settings.plant:
@@ -110,11 +127,16 @@ def begin() -> Settings:
 
 async def main(settings: Settings) -> None:
     from flowrun import Flowrun
-    from tests.chaos import handlers
+    from tests.chaos import handlers, pruning, ticking
     from tests.chaos.journal import Journal
 
     place = Path(settings.place)
-    app = Flowrun(settings.dsn, pooler=settings.pooler, listen_dsn=settings.listen_dsn, **OPTIONS)
+    more = {} if settings.old else {"processes": PROCESSES}
+    app = Flowrun(settings.dsn, pooler=settings.pooler, listen_dsn=settings.listen_dsn, **OPTIONS, **more)
+    with contextlib.suppress(AttributeError):  # an older version keeps all
+        app.retention(pruning.KEPT)
+    if settings.step_back:
+        ticking.step_back(app.client)
     journal = Journal(place / f"{settings.name}.{os.getpid()}.journal")
     handlers.register(app, journal, place)
     stop = asyncio.Event()
