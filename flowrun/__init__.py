@@ -18,6 +18,7 @@ from flowrun.context import CallNext, Job, JobError, Parent, Transaction
 from flowrun.core import backoff
 from flowrun.core.flow import Node, any_of, at_least, race
 from flowrun.core.options import JobOptions
+from flowrun.encryption import Codec
 from flowrun.errors import (
     ConfigurationError,
     DatabaseError,
@@ -37,6 +38,7 @@ from flowrun.errors import (
     MigrationNeeded,
     NotFound,
     NotPossible,
+    NotReadable,
     NotStorable,
     PoolExhausted,
     ProcessDied,
@@ -53,6 +55,7 @@ __all__ = [
     "Attempt",
     "AuditEntry",
     "CallNext",
+    "Codec",
     "ConfigurationError",
     "DatabaseError",
     "DatabaseUnavailable",
@@ -88,6 +91,7 @@ __all__ = [
     "Node",
     "NotFound",
     "NotPossible",
+    "NotReadable",
     "NotStorable",
     "OpenGate",
     "Parent",

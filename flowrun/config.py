@@ -8,6 +8,7 @@ from math import isfinite
 from typing import TypedDict
 from urllib.parse import parse_qsl, urlsplit
 
+from flowrun.encryption import Codec, check_codec
 from flowrun.errors import ConfigurationError
 from flowrun.redaction import Redact, redact
 
@@ -29,6 +30,7 @@ class SettingsOptions(TypedDict, total=False):
     processes: int | None
     block_limit: float
     redact: Redact | None
+    codec: Codec | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,8 @@ class Settings:
 
     redact: Redact | None = field(default=redact, repr=False)
     """What takes secrets out of errors and tracebacks before they are stored or logged; None: nothing does."""
+    codec: Codec | None = field(default=None, repr=False)
+    """What encrypts arguments, results and whatever else a program gives before it is stored; None: nothing does."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("lease", 0.5, 86_400.0), ("poll", 0.05, 3_600.0), ("block_limit", 1.0, 86_400.0)):
@@ -79,6 +83,7 @@ class Settings:
 
         if self.redact is not None and not callable(self.redact):
             raise ConfigurationError(f"redact must be a function from text to text, or None; got {self.redact!r}")
+        check_codec(self.codec)
 
     @property
     def heartbeat(self) -> float:

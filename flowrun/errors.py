@@ -11,6 +11,7 @@ FlowrunError
 ├── NotPossible                 a job or flow is not in a state in which that can be done
 ├── NotFound                    no job or flow with that id is stored (also LookupError)
 ├── NotStorable                 JSON cannot carry a value, or it is too large (also ValueError)
+├── NotReadable                 what is stored encrypted cannot be opened here
 ├── DatabaseError
 │   ├── DatabaseUnavailable     PostgreSQL cannot be reached
 │   │   └── PoolExhausted       all connections of the pool are in use, for too long (also TimeoutError)
@@ -58,6 +59,7 @@ __all__ = [
     "MigrationNeeded",
     "NotFound",
     "NotPossible",
+    "NotReadable",
     "NotStorable",
     "PoolExhausted",
     "ProcessDied",
@@ -112,6 +114,13 @@ class LeaseLost(FlowrunError):
 
 class NotPossible(FlowrunError):
     """The job or flow is not in a state in which that can be done."""
+
+
+class NotReadable(FlowrunError):
+    """What is stored is encrypted and cannot be opened: its key is not known here, it was changed, or moved here.
+
+    Not caught by its handler, it fails the job at once: it is in the dead letter, to be retried where the key is known.
+    """
 
 
 class NotStorable(FlowrunError, ValueError):

@@ -17,6 +17,7 @@ from flowrun.store import bulk as store
 from flowrun.store import control as store_control
 from flowrun.store import prune
 from flowrun.store.bulk import By
+from flowrun.store.edits import Edit
 from flowrun.store.finish import Settled
 from flowrun.store.pool import Connection
 from flowrun.store.prune import Filter, Removed, Sweep
@@ -59,9 +60,9 @@ async def retry(client: Client, found: Sequence[Any], args: Mapping[str, Any] | 
     """
     done: list[UUID] = []
     parts = [("", found)] if args is None else _parts(found, 2)
-    texts = {type: client.edited(type, args) for type, _ in parts} if args is not None else {}
+    edits = {type: client.edited(type, args) for type, _ in parts} if args is not None else {}
     for type, rows in parts:
-        text = texts.get(type)
+        edit = edits.get(type)
 
         async def verb(
             connection: Connection,
@@ -69,11 +70,11 @@ async def retry(client: Client, found: Sequence[Any], args: Mapping[str, Any] | 
             root: UUID | None,
             ids: Sequence[UUID],
             settled: Settled,
-            text: str | None = text,
+            edit: Edit | None = edit,
         ) -> list[UUID]:
             if root is None:
-                return await store.retry_singles(connection, sql, ids, text, by, settled)
-            return await store_control.retry_nodes(connection, sql, root, ids, text, by, settled)
+                return await store.retry_singles(connection, sql, ids, edit, by, settled)
+            return await store_control.retry_nodes(connection, sql, root, ids, edit, by, settled)
 
         done += await _each(client, rows, verb)
     return done

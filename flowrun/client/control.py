@@ -14,6 +14,7 @@ from flowrun.errors import InvalidArguments
 from flowrun.store import control
 from flowrun.store.bulk import By
 from flowrun.store.control import Cancelled
+from flowrun.store.edits import Edit
 from flowrun.store.finish import Settled
 from flowrun.store.pool import Connection
 
@@ -38,7 +39,10 @@ async def signal(client: Client, flow: UUID, name: str, value: Any, by: By) -> b
     except codec.NotStorable as error:
         raise InvalidArguments(f"the value of signal {name!r} cannot be stored: {error}") from None
     sql = client.database.sql
-    return await do(client, lambda connection, settled: control.signal(connection, sql, flow, name, value, by, settled))
+    sealing = client.sealing
+    return await do(
+        client, lambda connection, settled: control.signal(connection, sql, flow, name, value, by, settled, sealing)
+    )
 
 
 async def add(client: Client, growth: Growth, by: By) -> dict[UUID, str]:
@@ -47,14 +51,14 @@ async def add(client: Client, growth: Growth, by: By) -> dict[UUID, str]:
     return await do(client, lambda connection, settled: control.add(connection, sql, growth, by, settled))
 
 
-async def retry(client: Client, flow: UUID, args: Mapping[UUID, str], by: By) -> int:
-    """Run a flow's failed jobs again, with arguments (JSON) to replace by job; how many there were."""
+async def retry(client: Client, flow: UUID, args: Mapping[UUID, Edit], by: By) -> int:
+    """Run a flow's failed jobs again, with arguments to replace by job; how many there were."""
     sql = client.database.sql
     return await do(client, lambda connection, settled: control.retry(connection, sql, flow, args, by, settled))
 
 
-async def retry_job(client: Client, id: UUID, args: str | None, by: By) -> None:
-    """Run one job again, with arguments (JSON) to replace."""
+async def retry_job(client: Client, id: UUID, args: Edit | None, by: By) -> None:
+    """Run one job again, with arguments to replace."""
     sql = client.database.sql
     await do(client, lambda connection, settled: control.retry_job(connection, sql, id, args, by, settled))
 
@@ -66,6 +70,8 @@ async def decide(client: Client, id: UUID, outcome: Outcome, result: Any, by: By
         text = codec.dump(result, limit=client.settings.max_payload) if outcome is Outcome.SUCCEEDED else None
     except codec.NotStorable as error:
         raise InvalidArguments(f"the result cannot be stored: {error}") from None
+    if text is not None:
+        text = client.sealing.json(text, id, "result")
     await do(client, lambda connection, settled: control.decide(connection, sql, id, outcome, text, by, settled))
 
 

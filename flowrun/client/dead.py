@@ -12,7 +12,10 @@ from uuid import UUID
 from flowrun import codec
 from flowrun.client import bulk, control
 from flowrun.client.listing import as_filter, as_id, most
+from flowrun.core.states import Kind
 from flowrun.errors import NotFound
+from flowrun.sealing import shown
+from flowrun.sealing.rows import callback_of, shown_args
 from flowrun.store import reads
 from flowrun.store.bulk import By
 
@@ -78,7 +81,7 @@ class FailedJobs:
         rows = await reads.list_failed(
             self._client.database, None, type, queue, tag, error, as_filter(flow), since, until, most(limit)
         )
-        return [_failed(row) for row in rows]
+        return [self._shown(row) for row in rows]
 
     async def get(self, id: UUID | str) -> FailedJob:
         """One of them. Raises NotFound."""
@@ -86,7 +89,7 @@ class FailedJobs:
         rows = await reads.list_failed(self._client.database, as_id(id), *nothing, 1)
         if not rows:
             raise NotFound(f"no failed job {id} is stored: it may have been retried or discarded")
-        return _failed(rows[0])
+        return self._shown(rows[0])
 
     async def retry(
         self,
@@ -166,6 +169,15 @@ class FailedJobs:
             await control.discard(self._client, found[start : start + bulk.BATCH], By(actor, reason))
         return found
 
+    def _shown(self, row: dict[str, Any]) -> FailedJob:
+        sealing, id = self._client.sealing, row["id"]
+        row["args"] = shown_args(sealing, Kind.HANDLER, row["args"], id, callback_of(row["options"]))
+        row["options"] = codec.load(row["options"] or "{}")
+        row["message"] = sealing.shown_text(row["message"], id, "error")
+        row["traceback"] = sealing.shown_text(row["traceback"], id, "traceback")
+        row["detail"] = shown.detail(sealing, row["detail"], id)
+        return FailedJob(**row)
+
     async def _pick(
         self,
         type: str | None,
@@ -195,9 +207,3 @@ class FailedJobs:
         given = [ids] if isinstance(ids, UUID | str) else ids
         wanted = [as_id(id) for id in given]
         return await control.discard(self._client, wanted, By(actor, reason))
-
-
-def _failed(row: dict[str, Any]) -> FailedJob:
-    for name in ("args", "options", "detail"):
-        row[name] = codec.load(row[name] or "{}")
-    return FailedJob(**row)

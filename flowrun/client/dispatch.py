@@ -38,8 +38,10 @@ from flowrun.core.references import contains, take_out
 from flowrun.core.vertex import NO_ARGUMENTS, ONLY_THE_JOB, Encoded
 from flowrun.errors import ConfigurationError, InvalidArguments, InvalidFlow, NotFound
 from flowrun.registry import Definition, Registry
+from flowrun.sealing import Sealing, rows
 from flowrun.store import callers, insert, reads
 from flowrun.store.callers import AsyncpgCaller
+from flowrun.store.edits import Edit
 from flowrun.store.listen import Channels
 from flowrun.store.pool import Database, Id
 
@@ -62,6 +64,8 @@ class Client:
         self.database = database
         self.registry = registry
         self.settings = settings
+        self.sealing = Sealing(settings.codec)
+        """What encrypts, where the app has a codec."""
         self.channels = Channels(settings.schema)
         self.calls = Calls(self)
         """What runs when a job has failed."""
@@ -123,12 +127,15 @@ class Client:
             plan = compiler.compile_jobs(
                 specs, self.encode, codec.dump, mint.job_id, None if running is None else running.id
             )
+            if self.sealing.active:
+                rows.plan(self.sealing, plan)
         return plan.earlier(self.ahead) if self.ahead else plan
 
     def plan_flow(self, flow: Flow) -> Compiled:
         """The rows of a flow, and its nodes. Raises InvalidFlow or InvalidArguments."""
         with _uncollected(len(flow.nodes)):
             compiled = compiler.compile_flow(flow, self.encode, codec.dump, _flow_ids)
+            rows.plan(self.sealing, compiled.plan)
         if self.ahead:
             compiled.plan = compiled.plan.earlier(self.ahead)
         if (running := self.running()) is not None:
@@ -144,6 +151,7 @@ class Client:
         if after is not None:
             node.after = conditions(fragment, [after] if isinstance(after, str) else list(after))
         growth = compile_growth(fragment, flow_id, self.encode, codec.dump, _flow_ids)
+        rows.plan(self.sealing, growth.plan)
         return growth, next(row.id for row in growth.plan.jobs if row.name == node.name)
 
     def stored_callback(self, spec: CoreJobSpec[Any]) -> dict[str, Any]:
@@ -169,9 +177,11 @@ class Client:
     def _compile_growth(
         self, fragment: CoreFlow, flow_id: UUID, prefix: str, spawner: tuple[UUID, str], detached: list[Node[Any]]
     ) -> Growth:
-        return compile_growth(
+        growth = compile_growth(
             fragment, flow_id, self.encode, codec.dump, _flow_ids, prefix=prefix, spawner=spawner, detached=detached
         )
+        rows.plan(self.sealing, growth.plan)
+        return growth
 
     async def write(self, plan: Plan, tx: object = None) -> Mapping[UUID, UUID]:
         """Store a plan at once, or in the transaction of ``tx``, and wake workers.
@@ -239,9 +249,12 @@ class Client:
             raise NotFound(f"no flow {id} is stored")
         return FlowRun(self, id, found["name"], await reads.flow_nodes(self.database, id))
 
-    def decode_result(self, type: str, result: str | None) -> Any:
-        """A stored result as the handler's return annotation says, where the handler is known here."""
-        value = None if result is None else codec.load(result)
+    def decode_result(self, type: str, result: str | None, id: UUID) -> Any:
+        """The stored result of a job as the handler's return annotation says, where the handler is known here.
+
+        Raises NotReadable.
+        """
+        value = None if result is None else codec.load(self.sealing.opened_json(result, id, "result"))
         definition = self.registry.find(type)
         # No result (of a node that was skipped, say) is none of any type.
         return value if value is None or definition is None else definition.result(value)
@@ -276,7 +289,7 @@ class Client:
             bindings.append((path, numbers[source], list(into)))
         return Encoded(text, sources, bindings, takes_job)
 
-    def edited(self, type: str, args: Mapping[str, Any]) -> str:
+    def edited(self, type: str, args: Mapping[str, Any]) -> Edit:
         """Arguments to replace in a stored job, as stored: checked and converted where the handler is known.
 
         Raises InvalidArguments.
@@ -289,7 +302,7 @@ class Client:
                 if not definition.is_plain(name, value):
                     given[name] = self._converted(definition, name, value, where)
         try:
-            return codec.dump(given, limit=self.settings.max_payload)
+            return Edit(codec.dump(given, limit=self.settings.max_payload), self.sealing)
         except codec.NotStorable as error:
             at = f", argument {error.path!r}" if error.path else ", arguments"
             raise InvalidArguments(f"{where}{at}: {error.reason}") from None

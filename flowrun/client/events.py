@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from flowrun.errors import NotFound
+from flowrun.sealing import shown
 from flowrun.store import reads
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ async def events(client: Client, flow_id: UUID) -> AsyncIterator[Event]:
         if not rows:
             raise NotFound(f"no flow {flow_id} is stored")
         cost = loop.time() - begun
-        fresh = [event for event in (Event(**row) for row in rows) if _key(event) not in seen]
+        told = (Event(**shown.event(client.sealing, row)) for row in rows)
+        fresh = [event for event in told if _key(event) not in seen]
         seen.update(map(_key, fresh))
         for event in fresh:
             yield event

@@ -9,6 +9,7 @@ from uuid import UUID
 from flowrun import codec
 from flowrun.core.states import Condition, Kind, Outcome
 from flowrun.errors import NotFound
+from flowrun.sealing import rows
 from flowrun.store import reads
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ async def explain(client: Client, id: UUID) -> Explanation:
     row = await reads.standing(client.database, id)
     if row is None:
         raise NotFound(f"no job or flow {id} is stored")
+    row["error"] = client.sealing.shown_text(row["error"], id, "error")
+    if row["signal"] is not None:
+        row["args"] = rows.shown_args(client.sealing, Kind.GATE, row["args"], id)
     state, reasons = _standing(row)
     if row["need"] is not None and row["flow_id"] is not None:
         edges = await reads.waited_for(client.database, id, row["flow_id"])
@@ -75,10 +79,12 @@ def _standing(row: dict[str, Any]) -> tuple[str, list[str]]:
 
 
 def _gate(row: dict[str, Any]) -> str:
-    asked = codec.load(row["args"])
+    asked: dict[str, Any] = row["args"]
     text = f"it waits for the signal {row['signal']!r} since {row['opened_at']:%Y-%m-%d %H:%M:%S %Z}"
     if "answers" in asked:
         text += f", with one of {', '.join(map(repr, asked['answers']))}"
+    if "..." in asked:
+        text += f", with answers that are {asked['...']}"
     if row["run_at"] is not None:
         text += f"; its time is over at {row['run_at']:%Y-%m-%d %H:%M:%S %Z}"
     return text

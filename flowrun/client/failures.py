@@ -23,7 +23,7 @@ class Calls:
 
     def __call__(self, failed: Failed) -> Call | None:
         """What the job itself says, else its handler."""
-        if failed.on_failure is not None:
+        if failed.on_failure is not None:  # its arguments were sealed for that, if at all
             return _read(codec.load(failed.on_failure))
         definition = self._client.registry.find(failed.type)
         if definition is None:
@@ -32,7 +32,10 @@ class Calls:
         if said is None and definition.on_failure is not None:
             callback = definition.on_failure
             said = JobSpec(callback.type, defaults=callback.options)
-        return None if said is None else _read(to_stored(self._client, said))
+        if said is None:
+            return None
+        call = _read(to_stored(self._client, said))
+        return call._replace(args=self._client.sealing.json(call.args, failed.id, "on_failure"))
 
 
 def to_stored(client: Client, spec: JobSpec[Any]) -> dict[str, Any]:

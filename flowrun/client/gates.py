@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from flowrun import codec
+from flowrun.core.states import Kind
+from flowrun.sealing import rows
 from flowrun.store import reads
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Gates:
         """
         found = []
         for row in await reads.open_gates(self._client.database, limit):
-            asked = codec.load(row.pop("args"))
-            found.append(OpenGate(**row, answers=asked.get("answers"), default=asked.get("default")))
+            asked = rows.shown_args(self._client.sealing, Kind.GATE, row.pop("args"), row["id"])
+            closed = [asked["..."]] if "..." in asked else None
+            found.append(OpenGate(**row, answers=asked.get("answers", closed), default=asked.get("default")))
         return found

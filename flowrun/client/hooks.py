@@ -22,6 +22,9 @@ from flowrun.core.states import Kind
 from flowrun.errors import ConfigurationError
 from flowrun.redaction import guarded, traceback_of
 from flowrun.registry import is_async
+from flowrun.sealing import Sealing, shown
+from flowrun.sealing.attempts import error_of
+from flowrun.sealing.rows import callback_of, shown_args
 from flowrun.store import reads
 from flowrun.store.pool import LOST, REPEATABLE, reason
 
@@ -98,7 +101,7 @@ class Hooks:
         """An attempt has ended, and is about to be settled."""
         if "attempt_failed" in self._hooks and isinstance(ended, Ending) and ended.failure is not None:
             at = datetime.now(UTC)
-            error = _error(job, ended.failure, at)
+            error = _error(self._client.sealing, job, ended.failure, at)
             self._fire(HookEvent("attempt_failed", job.id, job.name, None, at, _shown(job), error, error.message))
 
     def settled(self, ids: Sequence[UUID]) -> None:
@@ -123,7 +126,7 @@ class Hooks:
     def _events(self, rows: Iterable[Any]) -> Iterable[HookEvent]:
         for row in rows:
             outcome = OUTCOMES[row["outcome"]]
-            stored = codec.load(row["error"]) if row["error"] else {}
+            stored = error_of(self._client.sealing, row["error"], row["id"])
             reason = stored.get("message")
             if row["kind"] == Kind.END:
                 name = row["flow_name"]
@@ -135,7 +138,7 @@ class Hooks:
             if kind is None or kind not in self._hooks:
                 continue
             about = {**row, "message": reason, "error_type": stored.get("type")}
-            error = _stored_error(about) if outcome == "failed" else None
+            error = _stored_error(self._client.sealing, about) if outcome == "failed" else None
             job = Job(
                 id=row["id"], type=row["type"], queue=row["queue"], attempt=row["attempt"], flow_id=row["flow_id"],
                 name=row["name"], priority=row["priority"], tags=tuple(codec.load(row["tags"] or "[]")),
@@ -196,7 +199,7 @@ def _shown(job: Claimed) -> Job:
     )  # fmt: skip
 
 
-def _error(job: Claimed, failure: Failure, at: datetime) -> JobError:
+def _error(sealing: Sealing, job: Claimed, failure: Failure, at: datetime) -> JobError:
     return JobError(
         failure.error_type,
         failure.message,
@@ -207,25 +210,25 @@ def _error(job: Claimed, failure: Failure, at: datetime) -> JobError:
         queue_of(job.queue),
         job.name,
         job.flow_id,
-        codec.load(job.args),
+        shown_args(sealing, job.kind, job.args, job.id, callback_of(job.options)),
         job.attempt,
         at,
         job.priority,
     )
 
 
-def _stored_error(row: Any) -> JobError:
+def _stored_error(sealing: Sealing, row: Any) -> JobError:
     return JobError(
         row["error_type"] or "",
         row["message"] or "",
-        row["traceback"],
-        codec.load(row["detail"]) if row["detail"] else {},
+        sealing.shown_text(row["traceback"], row["id"], "traceback"),
+        shown.detail(sealing, row["detail"], row["id"]),
         row["id"],
         row["type"],
         row["queue"],
         row["name"],
         row["flow_id"],
-        codec.load(row["args"]),
+        shown_args(sealing, row["kind"], row["args"], row["id"], row["failed"]),
         row["attempt"],
         row["finished_at"],
         row["priority"],

@@ -15,6 +15,7 @@ from flowrun.client import bulk, control
 from flowrun.client.runs import JobStatus
 from flowrun.core.states import TERMINAL, FlowState, JobState, Outcome
 from flowrun.errors import ConfigurationError, NotFound, NotPossible
+from flowrun.sealing import shown
 from flowrun.store import reads
 from flowrun.store.bulk import By
 from flowrun.store.prune import Filter
@@ -194,7 +195,7 @@ class Jobs:
         rows = await reads.list_jobs(
             self._client.database, state, type, queue, tag, flow, since, until, before, most(limit)
         )
-        return [JobStatus(**row) for row in rows]
+        return [JobStatus(**shown.status(self._client.sealing, row)) for row in rows]
 
     async def cancel(
         self,

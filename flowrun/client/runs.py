@@ -8,13 +8,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from uuid import UUID
 
-from flowrun import codec
 from flowrun.client import control
 from flowrun.client.events import Event, events
 from flowrun.client.explain import Explanation, explain
 from flowrun.core.compile import END_TYPE
 from flowrun.core.states import FlowState, JobState, Outcome
 from flowrun.errors import FlowCancelled, FlowFailed, FlowrunError, JobCancelled, JobFailed, JobSkipped, NotFound
+from flowrun.sealing import shown
+from flowrun.sealing.attempts import error_of
 from flowrun.store import reads
 from flowrun.store.bulk import By
 from flowrun.store.control import Cancelled
@@ -152,7 +153,7 @@ class JobRun(Generic[R_co]):
         _check_written(self._kept_by, f"job {self.type!r}")
         row = await self._client.waits.wait(self.id, timeout)
         if row.outcome is Outcome.SUCCEEDED:
-            return cast(R_co, self._client.decode_result(self.type, row.result))
+            return cast(R_co, self._client.decode_result(self.type, row.result, self.id))
         raise await self._error(row)
 
     async def wait(self, timeout: float | None = None) -> JobStatus:
@@ -166,12 +167,12 @@ class JobRun(Generic[R_co]):
         found = await reads.job(self._client.database, self.id)
         if found is None:
             raise NotFound(f"no job {self.id} is stored")
-        return JobStatus(**found)
+        return JobStatus(**shown.status(self._client.sealing, found))
 
     async def attempts(self) -> list[Attempt]:
         """The attempts that did not succeed, the first one first."""
         rows = await reads.attempts(self._client.database, self.id)
-        return [Attempt(detail=codec.load(row.pop("detail") or "{}"), **row) for row in rows]
+        return [Attempt(**shown.failure(self._client.sealing, row, self.id)) for row in rows]
 
     async def audit(self) -> list[AuditEntry]:
         """What people did to the job, the first first."""
@@ -217,7 +218,7 @@ class JobRun(Generic[R_co]):
         await control.decide(self._client, self.id, Outcome.SKIPPED, None, By(actor, reason))
 
     async def _error(self, row: OutcomeRow) -> Exception:
-        error = codec.load(row.error) if row.error else {}
+        error = error_of(self._client.sealing, row.error, row.id)
         if row.outcome is Outcome.FAILED:
             past = await self.attempts()
             return JobFailed(
@@ -282,9 +283,9 @@ class FlowRun:
         if row.outcome is Outcome.SUCCEEDED:
             return await self._result(row)
         failures = await reads.flow_failures(self._client.database, self.id)
-        failed = [name for name, outcome, _ in failures if outcome is Outcome.FAILED]
+        failed = [name for _, name, outcome, _ in failures if outcome is Outcome.FAILED]
         if row.outcome is Outcome.FAILED:
-            raise FlowFailed(self.name, self.id, failed, _detail(failures))
+            raise FlowFailed(self.name, self.id, failed, _detail(self._client, failures))
         raise FlowCancelled(f"flow {self.name!r} ({self.id}) was {row.outcome.name.lower()}")
 
     async def wait(self, timeout: float | None = None) -> FlowStatus:
@@ -298,7 +299,8 @@ class FlowRun:
         found = await reads.flow(self._client.database, self.id)
         if found is None:
             raise NotFound(f"no flow {self.id} is stored")
-        jobs = await reads.flow_jobs(self._client.database, self.id)
+        found_jobs = await reads.flow_jobs(self._client.database, self.id)
+        jobs = [shown.status(self._client.sealing, job) for job in found_jobs]
         self._nodes.update((job["name"], (job["id"], job["type"])) for job in jobs)
         return FlowStatus(
             id=found["id"],
@@ -414,11 +416,11 @@ class FlowRun:
     async def _result(self, row: OutcomeRow) -> Any:
         if row.result is not None:
             output = await reads.flow_output(self._client.database, self.id)
-            return self._client.decode_result(output or END_TYPE, row.result)
+            return self._client.decode_result(output or END_TYPE, row.result, self.id)
         sinks = await reads.flow_sinks(self._client.database, self.id)
         return {
-            name: None if result is None else self._client.decode_result(type, result)
-            for name, (type, result) in sinks.items()
+            name: None if result is None else self._client.decode_result(type, result, id)
+            for name, (id, type, result) in sinks.items()
         }
 
     def __repr__(self) -> str:
@@ -437,12 +439,12 @@ def _check_written(kept_by: Claimed | None, what: str) -> None:
 
 async def _audit(client: Client, id: UUID) -> list[AuditEntry]:
     rows = await reads.audited(client.database, id)
-    return [AuditEntry(detail=codec.load(row.pop("detail") or "{}"), **row) for row in rows]
+    return [AuditEntry(**shown.audited(client.sealing, row)) for row in rows]
 
 
-def _detail(failures: list[tuple[str, Outcome, str | None]]) -> str:
-    for _, outcome, error in failures:
+def _detail(client: Client, failures: list[tuple[UUID, str, Outcome, str | None]]) -> str:
+    for id, _, outcome, error in failures:
         if outcome is Outcome.FAILED and error:
-            stored = codec.load(error)
+            stored = error_of(client.sealing, error, id)
             return f"{stored.get('type', 'Exception')}: {stored.get('message', '')}"
     return ""

@@ -24,6 +24,7 @@ from flowrun.core.recurrence import Recurrence, recurrence
 from flowrun.core.template import placeholder, placeholders, to_template
 from flowrun.core.ticking import CATCHUPS, OVERLAPS, Catchup, Overlap
 from flowrun.errors import ConfigurationError, NotFound
+from flowrun.sealing.rows import to_schedule
 from flowrun.store import schedules as store
 from flowrun.store.bulk import By
 
@@ -153,8 +154,8 @@ class Schedules:
             raise ConfigurationError(f"{where} needs spec=: handler.job(...) or a flow")
         _check(where, overlap, catchup)
         rule = recurrence(cron, every=every, timezone=timezone, start=start, end=end, where=where)
-        kind, name, template = self._template(spec, where)
-        wanted = store.Wanted(key, rule, overlap, catchup, kind, name, template)
+        kind, name, template = self._template(spec, key, where)
+        wanted = store.Wanted(key, rule, overlap, catchup, kind, name, template, self._client.sealing)
         sql = self._client.database.sql
         changed = await self._do(lambda connection: store.put(connection, sql, wanted, now=self._client.clock()))
         if changed:
@@ -223,7 +224,8 @@ class Schedules:
         client, sql = self._client, self._client.database.sql
 
         async def verb(connection: Connection) -> store.Triggered:
-            return await store.trigger(connection, sql, key, By(actor, reason), overlap=overlap, now=client.clock())
+            by, now = By(actor, reason), client.clock()
+            return await store.trigger(connection, sql, key, by, sealing=client.sealing, overlap=overlap, now=now)
 
         done = await self._do(verb, safe=False)
         tell(client, done.settled)
@@ -278,15 +280,16 @@ class Schedules:
                 one.key, one.cron, one.handler.job(), timezone=one.timezone, overlap=one.overlap, catchup=one.catchup
             )
 
-    def _template(self, spec: JobSpec[Any] | Flow, where: str) -> tuple[int, str, dict[str, Any]]:
+    def _template(self, spec: JobSpec[Any] | Flow, key: str, where: str) -> tuple[int, str, dict[str, Any]]:
         """What is dispatched, as data: its kind, its name, its rows."""
-        encode = self._client.encode
+        encode, sealing = self._client.encode, self._client.sealing
         if isinstance(spec, Flow):
-            compiled = compiler.compile_flow(spec, encode, codec.dump, placeholders)
-            return 1, spec.name, to_template(compiled.plan, codec.load, where)
+            plan = compiler.compile_flow(spec, encode, codec.dump, placeholders).plan
+            return 1, spec.name, to_template(to_schedule(sealing, plan, key), codec.load, where)
         if not isinstance(spec, JobSpec):
             raise ConfigurationError(f"{where}: spec= takes handler.job(...) or a flow, not {type(spec).__name__}")
-        return 0, spec.type, to_template(compiler.compile_job(spec, encode, codec.dump, placeholder), codec.load, where)
+        plan = compiler.compile_job(spec, encode, codec.dump, placeholder)
+        return 0, spec.type, to_template(to_schedule(sealing, plan, key), codec.load, where)
 
     async def _pause(self, key: str, by: By, *, paused: bool) -> bool:
         sql, now = self._client.database.sql, self._client.clock()

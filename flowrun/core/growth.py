@@ -59,6 +59,8 @@ class Parked(NamedTuple):
     timeout: float | None
     default: str | None
     """Its result (JSON) when its time is over; None: it fails."""
+    taken: Callable[[UUID, str], str] | None = None
+    """From the outermost flow and a signal's value, as stored, to the gate's result; None: the value itself."""
 
 
 @dataclass(slots=True)

@@ -9,6 +9,8 @@ from uuid import UUID
 
 from flowrun import mint
 from flowrun.core.states import Outcome
+from flowrun.store import edits
+from flowrun.store.edits import Edit
 from flowrun.store.finish import Settled, cancel, follow
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
@@ -42,7 +44,7 @@ async def cancel_here(
 
 
 async def retry_singles(
-    connection: Connection, sql: Statements, ids: Sequence[UUID], args: str | None, by: By, settled: Settled
+    connection: Connection, sql: Statements, ids: Sequence[UUID], args: Edit | None, by: By, settled: Settled
 ) -> list[UUID]:
     """Run jobs again that belong to no flow; those that had failed or were cancelled, and do."""
     async with connection.transaction(isolation="read_committed"):
@@ -52,7 +54,7 @@ async def retry_singles(
 
 
 async def undo_singles(
-    connection: Connection, sql: Statements, ids: Sequence[UUID], args: str | None, settled: Settled
+    connection: Connection, sql: Statements, ids: Sequence[UUID], args: Edit | None, settled: Settled
 ) -> list[UUID]:
     """Take back the outcomes of those that failed or were cancelled, and let them run again; which these were.
 
@@ -62,7 +64,7 @@ async def undo_singles(
     undone = [id for id, outcome in held if outcome in (Outcome.FAILED, Outcome.CANCELLED)]
     if undone:
         if args is not None:
-            await connection.execute(sql["edit_all"], undone, args)
+            await edits.edit(connection, sql, undone, args)
         await connection.execute(sql["undo"], undone)
         settled.read(await connection.fetch(sql["release_again"], undone))
     return undone

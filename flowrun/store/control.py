@@ -16,9 +16,11 @@ from flowrun.core.cascade import Counters, Edge, Ended
 from flowrun.core.growth import Growth
 from flowrun.core.states import Condition, Kind, Outcome
 from flowrun.errors import InvalidArguments, NotFound, NotPossible
-from flowrun.store import bulk, gates, grow, stop
+from flowrun.sealing import Sealing, attempts, rows
+from flowrun.store import bulk, edits, gates, grow, stop
 from flowrun.store.bulk import By
 from flowrun.store.callbacks import call_back
+from flowrun.store.edits import Edit
 from flowrun.store.finish import Final, Settled, cancel, finish, follow, write
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
@@ -75,22 +77,33 @@ async def _ask_again(connection: Connection, sql: Statements, flow: UUID, settle
 
 
 async def signal(
-    connection: Connection, sql: Statements, flow: UUID, name: str, value: Any, by: By, settled: Settled
+    connection: Connection,
+    sql: Statements,
+    flow: UUID,
+    name: str,
+    value: Any,
+    by: By,
+    settled: Settled,
+    sealing: Sealing,
 ) -> bool:
     """Send a signal to a flow; False if one of that name came before."""
     async with connection.transaction(isolation="read_committed"):
         root = await _lock_flow(connection, sql, flow)
-        known = {row[0]: codec.load(row[1]) for row in await connection.fetch(sql["flow_gates"], root)}
+        known = {row[0]: row for row in await connection.fetch(sql["flow_gates"], root)}
         if name not in known:
             there = f"its gates wait for {', '.join(map(repr, known))}" if known else "it has no gates"
             raise NotFound(f"flow {flow} waits for no signal {name!r}; {there}")
-        answers = known[name].get("answers")
+        _, args, gate = known[name]
+        answers = rows.opened_args(sealing, Kind.GATE, args, gate).get("answers")
         if answers is not None and value not in answers:
             raise InvalidArguments(f"signal {name!r} takes one of {', '.join(map(repr, answers))}; got {value!r}")
         text = codec.dump(value)
-        came = await gates.signal(connection, sql, root, name, text, by.actor, settled)
+        kept = sealing.json(text, root, attempts.signal_field(name))
+        came = await gates.signal(
+            connection, sql, root, name, kept, by.actor, settled, lambda gate: sealing.json(text, gate, "result")
+        )
         if came:
-            await note(connection, sql, root, None, "signal", by, {"signal": name, "value": value})
+            await note(connection, sql, root, None, "signal", by, {"signal": name, "value": codec.load(kept)})
     return came
 
 
@@ -105,7 +118,7 @@ async def add(connection: Connection, sql: Statements, growth: Growth, by: By, s
 
 
 async def retry(
-    connection: Connection, sql: Statements, flow: UUID, args: Mapping[UUID, str], by: By, settled: Settled
+    connection: Connection, sql: Statements, flow: UUID, args: Mapping[UUID, Edit], by: By, settled: Settled
 ) -> int:
     """Run the failed jobs of a flow again, and what was skipped because of them; how many failed jobs there were."""
     async with connection.transaction(isolation="read_committed"):
@@ -121,7 +134,7 @@ async def retry(
 
 
 async def retry_job(
-    connection: Connection, sql: Statements, id: UUID, args: str | None, by: By, settled: Settled
+    connection: Connection, sql: Statements, id: UUID, args: Edit | None, by: By, settled: Settled
 ) -> None:
     """Run one job again that failed or was cancelled. Raises NotPossible for any other."""
     async with connection.transaction(isolation="read_committed"):
@@ -138,7 +151,13 @@ async def retry_job(
 
 
 async def retry_nodes(
-    connection: Connection, sql: Statements, root: UUID, ids: Sequence[UUID], args: str | None, by: By, settled: Settled
+    connection: Connection,
+    sql: Statements,
+    root: UUID,
+    ids: Sequence[UUID],
+    args: Edit | None,
+    by: By,
+    settled: Settled,
 ) -> list[UUID]:
     """Run jobs of one flow again; those that had failed or were cancelled, and do. Raises as :func:`retry_job`."""
     async with connection.transaction(isolation="read_committed"):
@@ -262,7 +281,7 @@ async def _run_again(
     graph: _Graph,
     first: set[UUID],
     settled: Settled,
-    args: Mapping[UUID, str],
+    args: Mapping[UUID, Edit],
     held: AbstractSet[UUID] = frozenset(),
 ) -> None:
     """Undo ``first`` and what hangs on it, and let it run again, but for what is ``held``."""
@@ -280,7 +299,8 @@ async def _run_again(
     await connection.fetch(sql["withdraw"], recalled)
     await connection.execute(sql["recall"], recalled)
     plan = again(graph.jobs, graph.edges, undone, held)
-    await _edit(connection, sql, args)
+    for id, edit in args.items():
+        await edits.edit(connection, sql, [id], edit)
     await _write(connection, sql, plan, settled)
 
 
@@ -298,11 +318,6 @@ async def _write(connection: Connection, sql: Statements, plan: Again[UUID], set
         for id, skip in plan.skipped.items()
     ]
     await write(connection, sql, skips, settled)
-
-
-async def _edit(connection: Connection, sql: Statements, args: Mapping[UUID, str]) -> None:
-    for id, text in args.items():
-        await connection.execute(sql["edit_args"], id, text)
 
 
 def _waited_for(graph: _Graph, id: UUID) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from flowrun.core.attempt import Ending
@@ -23,9 +23,10 @@ async def park(connection: Connection, sql: Statements, ending: Ending, gate: Pa
     stopped = await stopped_instead(connection, sql, [(ending.id, ending.attempt)])
     if stopped:
         return stopped
-    note, value = await connection.fetchrow(sql["park"], ending.id, ending.flow_id, gate.signal, gate.timeout)
+    note, value, root = await connection.fetchrow(sql["park"], ending.id, ending.flow_id, gate.signal, gate.timeout)
     if note == "signalled":
-        return [Final(ending.id, Outcome.SUCCEEDED, 1, value)]
+        result = value if gate.taken is None else gate.taken(root, value)
+        return [Final(ending.id, Outcome.SUCCEEDED, 1, result)]
     if note == "late" and gate.default is not None:
         return [Final(ending.id, Outcome.SUCCEEDED, 1, gate.default)]
     if note == "late":
@@ -35,11 +36,21 @@ async def park(connection: Connection, sql: Statements, ending: Ending, gate: Pa
 
 
 async def signal(
-    connection: Connection, sql: Statements, root: UUID, name: str, value: str, actor: str | None, settled: Settled
+    connection: Connection,
+    sql: Statements,
+    root: UUID,
+    name: str,
+    value: str,
+    actor: str | None,
+    settled: Settled,
+    result: Callable[[UUID], str],
 ) -> bool:
-    """Keep a signal, and open the gates that wait for it; False if it came before. The flow is locked."""
+    """Keep a signal, and open the gates that wait for it; False if it came before. The flow is locked.
+
+    ``result`` is, by gate, the value as the gate's result is stored.
+    """
     if not await connection.fetch(sql["insert_signal"], root, name, value, actor):
         return False
     opened: Sequence[UUID] = [row[0] for row in await connection.fetch(sql["open_gates"], root, name)]
-    await finish(connection, sql, [Final(id, Outcome.SUCCEEDED, 1, value) for id in opened], settled)
+    await finish(connection, sql, [Final(id, Outcome.SUCCEEDED, 1, result(id)) for id in opened], settled)
     return True

@@ -93,9 +93,9 @@ async def flow_events(database: Database, id: UUID) -> list[dict[str, Any]]:
     return [dict(row) for row in await database.fetch("flow_events", id)]
 
 
-async def flow_sinks(database: Database, id: UUID) -> dict[str, tuple[str, str | None]]:
-    """Type and result (as JSON) of a flow's last nodes, by name."""
-    return {name: (type, result) for name, type, result in await database.fetch("flow_sinks", id)}
+async def flow_sinks(database: Database, id: UUID) -> dict[str, tuple[UUID, str, str | None]]:
+    """Id, type and result (as JSON) of a flow's last nodes, by name."""
+    return {name: (job, type, result) for job, name, type, result in await database.fetch("flow_sinks", id)}
 
 
 async def flow_output(database: Database, id: UUID) -> str | None:
@@ -104,9 +104,10 @@ async def flow_output(database: Database, id: UUID) -> str | None:
     return rows[0][0] if rows else None
 
 
-async def flow_failures(database: Database, id: UUID) -> list[tuple[str, Outcome, str | None]]:
-    """Name, outcome and error of the jobs because of which a flow did not succeed."""
-    return [(name, Outcome(outcome), error) for name, outcome, error in await database.fetch("flow_failures", id)]
+async def flow_failures(database: Database, id: UUID) -> list[tuple[UUID, str, Outcome, str | None]]:
+    """Id, name, outcome and error of the jobs because of which a flow did not succeed."""
+    rows = await database.fetch("flow_failures", id)
+    return [(job, name, Outcome(outcome), error) for job, name, outcome, error in rows]
 
 
 async def flow_waits(database: Database, id: UUID) -> list[tuple[str, str, int]]:

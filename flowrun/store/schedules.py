@@ -11,6 +11,7 @@ from flowrun import codec
 from flowrun.core.recurrence import Recurrence
 from flowrun.core.ticking import Catchup, Overlap
 from flowrun.errors import NotFound, NotPossible
+from flowrun.sealing import PLAIN, Sealing, rows
 from flowrun.store import control, ticks
 from flowrun.store.bulk import By
 from flowrun.store.finish import Settled
@@ -29,6 +30,7 @@ class Wanted(NamedTuple):
     """0: it dispatches a job, 1: a flow."""
     name: str
     template: Mapping[str, Any]
+    sealing: Sealing = PLAIN
 
     def columns(self) -> list[Any]:
         """The values of insert_schedule.sql but for the last."""
@@ -92,6 +94,7 @@ async def trigger(
     key: str,
     by: By,
     *,
+    sealing: Sealing,
     overlap: Overlap | None = None,
     now: datetime | None = None,
 ) -> Triggered:
@@ -103,7 +106,7 @@ async def trigger(
         policy: Overlap = overlap or row["overlap"]
         if policy != "allow":
             await _check_free(connection, sql, row, policy, settled)
-        dispatch = ticks.make(key, codec.load(row["template"]), moment, keyed=False)
+        dispatch = ticks.make(key, codec.load(row["template"]), moment, sealing, keyed=False)
         await ticks.write(connection, sql, [dispatch], settled)
         columns = ([key], [row["next_at"]], [row["waits_for"]], [moment], [dispatch.id], [1], [0])
         await connection.execute(sql["ticked"], *columns)
@@ -146,12 +149,19 @@ async def _change(connection: Connection, sql: Statements, wanted: Wanted, row: 
     same_rule = ticks.rule_of(row) == wanted.rule
     is_like = (row["overlap"], row["catchup"], row["kind"], row["name"])
     same = same_rule and is_like == (wanted.overlap, wanted.catchup, wanted.kind, wanted.name)
-    if same and codec.load(row["template"]) == codec.load(codec.dump(wanted.template)):
+    if same and _opened(wanted, codec.load(row["template"])) == _opened(
+        wanted, codec.load(codec.dump(wanted.template))
+    ):
         return False
     next_at = row["next_at"] if same_rule else await _next(connection, sql, wanted.rule, row, moment)
     free = not same_rule or wanted.overlap in ("allow", "skip")
     await connection.execute(sql["change_schedule"], *wanted.columns(), next_at, free)
     return True
+
+
+def _opened(wanted: Wanted, template: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """A template to be compared. What cannot be opened any more is like no other."""
+    return rows.opened_template(wanted.sealing, template, wanted.key)
 
 
 async def _next(

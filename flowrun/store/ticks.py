@@ -21,6 +21,7 @@ from flowrun.core.recurrence import Recurrence
 from flowrun.core.template import from_template, tick_options
 from flowrun.core.ticking import Standing, Verdict, decide
 from flowrun.errors import NotFound
+from flowrun.sealing import PLAIN, Sealing, rows
 from flowrun.store import control, insert
 from flowrun.store.bulk import By
 from flowrun.store.callers import AsyncpgCaller
@@ -80,6 +81,7 @@ async def take(
     connection: Connection,
     sql: Statements,
     *,
+    sealing: Sealing = PLAIN,
     now: datetime | None = None,
     unfit: Collection[str] = (),
     limit: int = BATCH,
@@ -91,17 +93,17 @@ async def take(
     """
     ticked = Ticked()
     async with connection.transaction(isolation="read_committed"):
-        rows = await connection.fetch(sql["due_schedules"], now, limit, list(unfit))
-        if rows:
+        due = await connection.fetch(sql["due_schedules"], now, limit, list(unfit))
+        if due:
             try:
-                await _take(connection, sql, rows, ticked)
+                await _take(connection, sql, due, ticked, sealing)
             except (*LOST, *REPEATABLE):
                 raise
             except Exception as error:
                 if limit == 1:
-                    raise TickFailed(rows[0]["key"]) from error
+                    raise TickFailed(due[0]["key"]) from error
                 raise
-        ticked.schedules = len(rows)
+        ticked.schedules = len(due)
         ticked.next_in = await connection.fetchval(sql["next_tick"], now, list(unfit))
     return ticked
 
@@ -115,10 +117,12 @@ def make(
     key: str,
     template: Mapping[str, Any],
     tick: datetime,
+    sealing: Sealing,
     keyed: bool = True,
 ) -> Dispatch:
-    """What a schedule dispatches for a tick, under new ids; ``keyed``: once only."""
+    """What a schedule dispatches for a tick, under new ids; ``keyed``: once only. Raises NotReadable."""
     plan, id = from_template(dict(template), _mint, codec.dump, tick_options(key, tick))
+    plan = rows.from_schedule(sealing, plan, key, [job["id"] for job in template["jobs"]])
     if keyed:
         plan.keys = [KeyRow(f"schedule:{key}", tick.astimezone(UTC).isoformat(), id, "existing", None)]
     return Dispatch(tick, id, plan)
@@ -161,10 +165,10 @@ async def stop(connection: Connection, sql: Statements, key: str, run: UUID, set
         await control.cancel_job(connection, sql, run, By(reason=f"the next tick of schedule {key!r}"), settled)
 
 
-async def _take(connection: Connection, sql: Statements, rows: Sequence[Any], ticked: Ticked) -> None:
-    running = await open_runs(connection, sql, [row["last_id"] for row in rows])
+async def _take(connection: Connection, sql: Statements, due: Sequence[Any], ticked: Ticked, sealing: Sealing) -> None:
+    running = await open_runs(connection, sql, [row["last_id"] for row in due])
     turns: list[_Turn] = []
-    for row in rows:
+    for row in due:
         standing = Standing(
             row["next_at"], row["overlap"], row["catchup"], row["last_id"] in running, row["waits_for"] is not None
         )
@@ -176,7 +180,7 @@ async def _take(connection: Connection, sql: Statements, rows: Sequence[Any], ti
         turn = _Turn(row, decide(rule_of(row), standing, row["moment"], most))
         if turn.verdict.stop:
             await _make_room(connection, sql, turn, ticked)
-        turn.dispatches = [make(row["key"], template, tick) for tick in turn.verdict.ticks]
+        turn.dispatches = [make(row["key"], template, tick, sealing) for tick in turn.verdict.ticks]
         turns.append(turn)
     duplicates = await write(connection, sql, [one for turn in turns for one in turn.dispatches], ticked.settled)
     crash.point("tick.written")

@@ -28,7 +28,7 @@ from flowrun.context import DONE, Job, Parents
 from flowrun.core.options import qualified
 from flowrun.core.parents import Ancestor
 from flowrun.core.parents import Parents as Found
-from flowrun.errors import Discard, FlowrunError, InvalidArguments, NotStorable, Retry, Snooze
+from flowrun.errors import Discard, FlowrunError, InvalidArguments, NotReadable, NotStorable, Retry, Snooze
 from flowrun.registry import Definition, define
 from flowrun.worker.failures import describe
 
@@ -191,7 +191,7 @@ def _told(error: BaseException, limit: int) -> dict[str, Any]:
         # Masked and cut by the worker: what is masked must be whole.
         "failure": list(describe(error, 4 * limit, str)),
         "kinds": [qualified(kind) for kind in type(error).__mro__],
-        "final": isinstance(error, Discard | InvalidArguments | NotStorable),
+        "final": isinstance(error, Discard | InvalidArguments | NotReadable | NotStorable),
         "again": again,
     }
 

@@ -11,7 +11,7 @@ from flowrun import codec, redaction
 from flowrun.context import JobError
 from flowrun.core.attempt import Claimed, Failure
 from flowrun.core.outcome import RaisedElsewhere
-from flowrun.errors import HandlerSignal, InvalidArguments, ProcessDied
+from flowrun.errors import HandlerSignal, InvalidArguments, NotReadable, ProcessDied
 
 
 class AttemptTimeout(TimeoutError):
@@ -34,7 +34,7 @@ def describe(error: BaseException, limit: int, redact: redaction.Redact) -> Fail
     except Exception:  # noqa: BLE001 - a user's __str__
         message = f"<unprintable {kind.__qualname__}>"
     trace: str | None = None
-    if not isinstance(error, HandlerSignal | InvalidArguments | AttemptTimeout | ProcessDied):
+    if not isinstance(error, HandlerSignal | InvalidArguments | NotReadable | AttemptTimeout | ProcessDied):
         try:
             trace = kept(redaction.traceback_of(error))
         except Exception:  # noqa: BLE001 - a user's __str__ or __cause__ again

@@ -33,7 +33,8 @@ async def take_in(
         return offer(session, jobs, jobs)
     facts = await _inputs(session, connection, others, known or {})
     ended = offer(session, jobs, [job for job in jobs if job.kind == Kind.HANDLER and job.id not in late])
-    ended += [own.do(job, facts) for job in others if job.kind != Kind.HANDLER]
+    sealing = session.client.sealing
+    ended += [own.do(job, facts, sealing) for job in others if job.kind != Kind.HANDLER]
     ended += [Ending(job.id, job.lease, job.attempt, Outcome.FAILED, error=_LATE) for job in jobs if job.id in late]
     return ended
 

@@ -14,6 +14,10 @@ from flowrun.core.growth import Expansion, Parked
 from flowrun.core.plan import JobRow
 from flowrun.core.references import Unresolved, put_back
 from flowrun.core.states import Kind, Outcome
+from flowrun.errors import NotReadable
+from flowrun.sealing import PLAIN, Sealing
+from flowrun.sealing.attempts import opened
+from flowrun.sealing.sealing import JSON_MARK
 from flowrun.store.pool import Id
 
 _BAD = (Outcome.FAILED, Outcome.CANCELLED)
@@ -31,8 +35,13 @@ class Known:
     """By flow: how its compensations went."""
 
 
-def do(job: Claimed, known: Known) -> Attempted:
+def do(job: Claimed, known: Known, sealing: Sealing = PLAIN) -> Attempted:
     """What comes of one of flowrun's own jobs."""
+    if sealing.active or _is_sealed(job):
+        try:
+            opened(sealing, job)
+        except NotReadable as error:
+            return _failed(job, str(error), "flowrun.errors.NotReadable")
     match Kind(job.kind):
         case Kind.END:
             return _end(job, known)
@@ -123,8 +132,12 @@ def _arguments(job: Claimed) -> dict[str, Any]:
     return arguments
 
 
-def _failed(job: Claimed, message: str | None = None) -> Ending:
-    error = None if message is None else codec.dump({"type": "flowrun.InvalidFlow", "message": message})
+def _is_sealed(job: Claimed) -> bool:
+    return JSON_MARK in job.args or any(value is not None and value.startswith(JSON_MARK) for value in job.values or ())
+
+
+def _failed(job: Claimed, message: str | None = None, kind: str = "flowrun.InvalidFlow") -> Ending:
+    error = None if message is None else codec.dump({"type": kind, "message": message})
     return Ending(job.id, job.lease, job.attempt, Outcome.FAILED, error=error)
 
 

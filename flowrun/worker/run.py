@@ -19,12 +19,14 @@ from flowrun import codec
 from flowrun.context import Job, Parents, Services
 from flowrun.core.attempt import Attempted, Claimed, Ending, Failure, Success
 from flowrun.core.lanes import queue_of
-from flowrun.core.outcome import Again, Policy, decide, policy
+from flowrun.core.outcome import Again, Policy, RaisedElsewhere, decide, policy
 from flowrun.core.references import Unresolved, put_back
 from flowrun.core.states import Outcome
-from flowrun.errors import InvalidArguments, Snooze
+from flowrun.errors import InvalidArguments, NotReadable, Snooze
 from flowrun.redaction import Redact
 from flowrun.registry import Definition, Registry
+from flowrun.sealing import PLAIN, Sealing, foreign
+from flowrun.sealing.attempts import opened
 from flowrun.worker.failures import AttemptTimeout, cause_of, describe
 from flowrun.worker.processes import Processes
 from flowrun.worker.threads import Threads
@@ -184,6 +186,8 @@ class Runner:
         return arguments
 
     def _failed(self, job: Claimed, rules: Policy, error: BaseException) -> Ending:
+        if isinstance(error, InvalidArguments | RaisedElsewhere):
+            error = _unreadable(job) or error
         failure = self._describe(error)
         try:
             following = decide(error, job.attempt, rules, random.random())  # noqa: S311 - jitter
@@ -215,10 +219,30 @@ class Runner:
         return Ending(job.id, job.lease, job.attempt, Outcome.FAILED, error=error)
 
 
+class SealedRunner(Runner):
+    """Opens what is sealed of a job before it runs it. What it came to is sealed when it is settled."""
+
+    def __init__(self, sealing: Sealing, registry: Registry, **rest: Any) -> None:
+        super().__init__(registry, **rest)
+        self._sealing = sealing
+
+    async def run(self, job: Claimed) -> Attempted:
+        """Run one attempt. What cannot be opened fails the job at once."""
+        try:
+            opened(self._sealing, job)
+        except Exception as error:  # noqa: BLE001 - whoever can write into the tables may have written anything
+            job.over = True
+            return self._failed(job, self._rules(job), error)
+        return await super().run(job)
+
+
 def _filled_in(job: Claimed) -> dict[str, Any]:
     """A job's arguments with the results they refer to. Raises InvalidArguments."""
     plain: dict[str, Any] = codec.load(job.args)
     results = [None if value is None else codec.load(value) for value in job.values or ()]
+    for value in (plain, *results):
+        if type(value) is str and foreign(value):
+            opened(PLAIN, job)
     try:
         put_back(plain, codec.load(job.bindings or "[]"), results)
     except Unresolved as error:
@@ -231,6 +255,17 @@ def _unless_held_up(job: Claimed, call: Callable[[], Any] | None = None) -> Any:
     if job.held_up:
         raise Snooze(0.0)
     return None if call is None else call()
+
+
+def _unreadable(job: Claimed) -> NotReadable | None:
+    """Why the arguments, as they stand now, could be nobody's: they are encrypted, or nothing that flowrun writes."""
+    try:
+        opened(PLAIN, job)
+    except NotReadable as error:
+        return error
+    except Exception:  # noqa: BLE001 - whoever can write into the tables may have written anything
+        return None
+    return None
 
 
 def interrupt(job: Claimed, task: asyncio.Task[Any]) -> None:

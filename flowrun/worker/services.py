@@ -59,7 +59,7 @@ class JobServices:
         self._max_payload = max_payload
         self._id = job.id
         self._known: dict[str, str] | None = None
-        """By name: what earlier steps came to, as JSON. None: not asked yet."""
+        """By name: what earlier steps came to, as stored. None: not asked yet."""
         self._loading: asyncio.Lock | None = None
         self._loop = asyncio.get_running_loop()
         self._running: dict[str, _Running] = {}
@@ -79,7 +79,7 @@ class JobServices:
             if running.error is not None:
                 raise running.error
             # Known by now; or whoever ran it was cancelled, and it is this one's turn.
-        return _back(known[name], name, returned)
+        return _back(self._client.sealing.opened_json(known[name], self._id, f"step {name}"), name, returned)
 
     def transaction(self) -> JobTransaction:
         """A transaction in which the job can be settled."""
@@ -92,6 +92,8 @@ class JobServices:
     def report(self, fraction: float, message: str | None) -> Awaitable[None]:
         """Store how far the job is: when awaited; from a thread, at once."""
         text = None if message is None else codec.clean_text(message, MESSAGE)
+        if text is not None:
+            text = self._client.sealing.text(text, self._id, "progress")
         storing = memory.report_progress(self._database, self._id, fraction, text)
         try:
             asyncio.get_running_loop()
@@ -117,7 +119,8 @@ class JobServices:
             value = await self._run(call)
             text = self._dump(value, name, returned)
             _back(text, name, returned)  # what cannot be read back must not be remembered
-            return await shielded(memory.remember_step(self._database, self._id, name, text))
+            sealed = self._client.sealing.json(text, self._id, f"step {name}")
+            return await shielded(memory.remember_step(self._database, self._id, name, sealed))
         except Exception as error:
             running.error = error
             raise

@@ -22,7 +22,7 @@ from flowrun.store.pool import PINNED
 from flowrun.store.queues import QueueSetting
 from flowrun.worker.buffer import Buffer
 from flowrun.worker.processes import Processes
-from flowrun.worker.run import Runner, interrupt
+from flowrun.worker.run import Runner, SealedRunner, interrupt
 from flowrun.worker.services import JobServices
 from flowrun.worker.threads import Threads
 from flowrun.worker.wake import Bell, Wake
@@ -80,7 +80,8 @@ class Session:
         self.threads = threads = Threads(self.concurrency)
         limit = settings.processes or _cores()
         self.processes = Processes(limit, max_payload=settings.max_payload, error_text=settings.error_text)
-        self.runner = Runner(
+        sealing = self.client.sealing
+        self.runner = (partial(SealedRunner, sealing) if sealing.active else Runner)(
             self.client.registry,
             threads=threads,
             processes=self.processes,

@@ -17,6 +17,7 @@ from flowrun.core.compile import TYPES
 from flowrun.core.options import SYSTEM_QUEUE
 from flowrun.core.states import Outcome
 from flowrun.errors import FlowrunError
+from flowrun.sealing.attempts import sealed
 from flowrun.store import settle, upkeep
 from flowrun.store.finish import Settled
 from flowrun.store.pool import LOST, REFUSED, REPEATABLE, UNSENDABLE, level, reason
@@ -274,6 +275,14 @@ class Settler:
             connection.terminate()
         await anyio.sleep(0.2)
         return None
+
+
+class SealingSettler(Settler):
+    """Seals what it settles."""
+
+    def put(self, attempted: Attempted) -> None:
+        """Settle this, sealed, with the next batch."""
+        super().put(sealed(self._session.client.sealing, attempted))
 
 
 def _last(endings: Sequence[Ending], lease: int) -> Ending:

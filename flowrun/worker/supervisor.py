@@ -19,7 +19,7 @@ from flowrun.worker import consumer, pruner, upkeep
 from flowrun.worker.claimer import Claimer
 from flowrun.worker.heartbeat import Heartbeat
 from flowrun.worker.session import Session
-from flowrun.worker.settler import Settler
+from flowrun.worker.settler import SealingSettler, Settler
 from flowrun.worker.taker import Taker
 from flowrun.worker.ticks import Ticks
 
@@ -108,7 +108,7 @@ class Supervisor:
 
     async def _work(self, session: Session, group: anyio.abc.TaskGroup, task_status: TaskStatus[None]) -> None:
         """One life of the worker: from its registration until it stops or is given up."""
-        settler = Settler(session)
+        settler = SealingSettler(session) if self._client.sealing.active else Settler(session)
         timers, rescuer, ticks = upkeep.Timers(session), upkeep.Rescuer(session), Ticks(session)
 
         def on_beat(beat: Beat) -> None:

@@ -96,7 +96,12 @@ class Ticks:
 
         async def verb(connection: Connection) -> Ticked:
             return await ticks.take(
-                connection, client.database.sql, now=client.clock(), unfit=list(self._unfit), limit=limit
+                connection,
+                client.database.sql,
+                sealing=client.sealing,
+                now=client.clock(),
+                unfit=list(self._unfit),
+                limit=limit,
             )
 
         ticked = await shielded(client.database.repeat(verb, patience=self._session.patience))

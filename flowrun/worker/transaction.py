@@ -59,6 +59,7 @@ class JobTransaction:
             more = job.outbox.sealed()
             job.outbox.close()
         grows = None if more is None else more.grows
+        text = self._client.sealing.json(text, job.id, "result")
         ending = Ending(job.id, job.lease, job.attempt, Outcome.SUCCEEDED, text, more=more, flow_id=grows)
         settled = await settle.settle_in(
             self.connection,

@@ -40,9 +40,9 @@ def test_public_names_are_documented() -> None:
 
 def test_the_public_surface_is_what_was_agreed() -> None:
     assert sorted(flowrun.__all__) == sorted(
-        """Attempt AuditEntry CallNext ConfigurationError DatabaseError DatabaseUnavailable Discard DuplicateKey EmbeddedPostgresError Event Explanation FailedJob Flow FlowCancelled
+        """Attempt AuditEntry CallNext Codec ConfigurationError DatabaseError DatabaseUnavailable Discard DuplicateKey EmbeddedPostgresError Event Explanation FailedJob Flow FlowCancelled
         FlowFailed FlowRun FlowStatus FlowSummary Flowrun FlowrunError Handler HookEvent InvalidArguments InvalidFlow Job JobCancelled JobError JobFailed
-        JobOptions JobRun JobSkipped JobSpec JobStatus LeaseLost MigrationNeeded Node NotFound NotPossible NotStorable OpenGate Parent PoolExhausted ProcessDied Pruned QueuePause QueueStatus Retry RunError ScheduleStatus SchemaTooNew Settings
+        JobOptions JobRun JobSkipped JobSpec JobStatus LeaseLost MigrationNeeded Node NotFound NotPossible NotReadable NotStorable OpenGate Parent PoolExhausted ProcessDied Pruned QueuePause QueueStatus Retry RunError ScheduleStatus SchemaTooNew Settings
         Snooze Transaction UnknownHandler WorkerStatus any_of at_least backoff race""".split()
     )
 

@@ -21,6 +21,7 @@ from flowrun.core.states import Outcome
 from flowrun.store import control, keys, prune
 from flowrun.store.bulk import By
 from flowrun.store.callers import AsyncpgCaller
+from flowrun.store.edits import Edit
 from flowrun.store.finish import Settled
 from flowrun.store.prune import Filter
 from flowrun.store.statement import Statements
@@ -65,7 +66,7 @@ Verb = Callable[[Scene, Any], Awaitable[Any]]
 
 
 async def retry_job(scene: Scene, connection: Any) -> Any:
-    await control.retry_job(connection, scene.sql, scene.job, '{"n": 1}', By(), Settled())
+    await control.retry_job(connection, scene.sql, scene.job, Edit('{"n": 1}'), By(), Settled())
 
 
 async def retry_flow(scene: Scene, connection: Any) -> Any:

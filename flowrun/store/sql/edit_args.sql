@@ -1,6 +1,7 @@
--- Other arguments for a job that has not run, or runs again. An argument that is given is taken from no parent any more.
---   $1 uuid job  $2 text arguments to replace (JSON)
--- Locks: the job's row.
+-- Other arguments for jobs that run again. An argument that is given is taken from no parent any more.
+--   $1 uuid[] jobs  $2 text arguments to replace (JSON)
+-- Result: the jobs it was done to; not those whose arguments are encrypted, which args_of.sql and set_args.sql are for.
+-- Locks: the jobs' rows; their `finished` rows are held, by id, or their flow.
 update flowrun.jobs
 set
     args = args || $2::text::jsonb,
@@ -9,4 +10,5 @@ set
         from jsonb_array_elements(bindings) with ordinality as b (one, place)
         where not ($2::text::jsonb ? (b.one #>> '{0,0}'))
     )
-where id = $1
+where id = any($1) and jsonb_typeof(args) = 'object' and not args ? 'sealed'
+returning id

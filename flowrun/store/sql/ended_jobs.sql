@@ -3,7 +3,7 @@
 select
     j.id, j.kind, j.type, split_part(j.queue, chr(31), 1) as queue, j.name, j.flow_id, j.priority,
     (j.options -> 'tags')::text as tags, j.args::text as args, f.outcome, f.attempt, f.error::text as error,
-    f.finished_at, a.traceback, a.detail::text as detail, fl.name as flow_name
+    j.options -> 'failure' ->> 'job_id' as failed, f.finished_at, a.traceback, a.detail::text as detail, fl.name as flow_name
 from unnest($1::uuid[]) as u (id)
 cross join lateral (
     select id, kind, type, queue, name, flow_id, priority, options, args from flowrun.jobs where jobs.id = u.id offset 0

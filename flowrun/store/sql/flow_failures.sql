@@ -7,7 +7,7 @@ with recursive inside (id) as (
     select f.id from inside join flowrun.finished f on f.spoils = inside.id join flowrun.jobs j on j.id = f.id
     where j.kind = 1
 )
-select j.name, f.outcome, f.error
+select j.id, j.name, f.outcome, f.error
 from inside
 join flowrun.finished f on f.spoils = inside.id
 join flowrun.jobs j on j.id = f.id

@@ -5,7 +5,7 @@ with recursive inside (id) as (
     union all
     select j.id from inside join flowrun.jobs j on j.flow_id = inside.id and j.kind = 1
 )
-select j.args ->> 'signal' as signal, j.args::text as args
+select j.args ->> 'signal' as signal, j.args::text as args, j.id
 from inside join flowrun.jobs j on j.flow_id = inside.id
 where j.kind = 3
 order by j.id

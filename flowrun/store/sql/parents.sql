@@ -53,7 +53,7 @@ shown as materialized (
             ) s
             where failed.error is null
         )
-        select error from failed where error is not null
+        select error || jsonb_build_object('of', id) as error from failed where error is not null
     ) why on true
 )
 select

@@ -1,6 +1,6 @@
 -- A gate is reached: it waits, unless its signal is there, or its time was over.
 --   $1 uuid gate  $2 uuid its flow  $3 text signal  $4 float8 seconds to wait (null: for ever)
--- Result: 'signalled' with the value, 'late' (it had waited before), or 'waits'.
+-- Result: 'signalled' with the value, 'late' (it had waited before), or 'waits'; and the outermost flow.
 -- Locks: the gate's row. The flow is locked, so that no signal comes between looking and waiting.
 with root as materialized (
     select root_id as id from flowrun.flows where id = $2
@@ -27,4 +27,5 @@ select
         when exists (select from opened) then 'waits'
         else 'late'
     end as note,
-    (select value::text from signal) as value
+    (select value::text from signal) as value,
+    (select id from root) as root
