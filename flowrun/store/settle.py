@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+import asyncpg
+
 from flowrun import codec, crash
 from flowrun.core.attempt import Claimed, Ending, Success
 from flowrun.core.callback import Calls, nothing
@@ -67,31 +69,34 @@ async def settle(
     """Settle a batch of successes and take up to ``handoff`` released jobs, in one statement and one commit; with
     ``slots`` also those that their limits let in instead."""
     ids, numbers, attempts, results = zip(*successes, strict=True)
-    rows = await connection.fetch(
-        sql["settle" if slots is None else "settle_limited"],
-        worker_id,
-        leases.concerned,
-        leases.spent,
-        ids,
-        numbers,
-        attempts,
-        results,
-        handoff,
-        handoff_lease,
-        queues,
-        types,
-        changes,
-        *(slots or ()),
-    )
-    settled = Settled()
+    try:
+        rows = await connection.fetch(
+            sql["settle" if slots is None else "settle_limited"],
+            worker_id,
+            leases.concerned,
+            leases.spent,
+            ids,
+            numbers,
+            attempts,
+            results,
+            handoff,
+            handoff_lease,
+            queues,
+            types,
+            changes,
+            *(slots or ()),
+        )
+    except asyncpg.UniqueViolationError:
+        return Settled(slow=list(ids))
+    settled = Settled(ids=list(ids))
     for row in rows:
         note = row[0]
-        if note == 2:
-            settled.ids.append(row[1])
-        elif note == 0:
+        if note == 0:
             settled.handoff.append(Claimed(row[1:13], handoff_lease if slots is None else row[13]))
         elif note == 1:
             settled.slow.append(row[1])
+        elif note == 2:
+            settled.ids = row[9] or []
         elif note == 3:
             settled.queues.add(row[6])
         else:

@@ -14,7 +14,7 @@ from flowrun.core.attempt import Claimed
 from flowrun.store import insert, upkeep
 from flowrun.store.settle import Leases
 from flowrun.store.statement import Statements
-from tests.store.stage import Worker, again, connections, job_row, places, plan_of, put, until_waiting
+from tests.store.stage import Worker, again, connections, job_row, places, plan_of, put, succeeded, until_waiting
 
 LATER = datetime.now(UTC) + timedelta(hours=1)
 EARLIER = datetime.now(UTC) - timedelta(hours=1)
@@ -99,7 +99,11 @@ async def test_one_parent_sent_twice_in_one_batch_counts_as_one(
     _, (child,) = await family(connection, sql, 2, {})
     worker = await Worker(connection, sql).register()
     jobs = await worker.claim()
+    before = await everything(connection)
     settled = await worker.settle([jobs[0], jobs[0]], leases=Leases([1], []))
+    assert (settled.ids, settled.slow) == ([], [jobs[0].id] * 2)
+    assert await everything(connection) == before
+    settled = await worker.end([succeeded(jobs[0]), succeeded(jobs[0])], leases=Leases([1], []))
     assert settled.ids == [jobs[0].id]
     assert await counters(connection, child) == (1, 1)
 

@@ -32,7 +32,7 @@ done as materialized (
 ),
 edge as materialized (
     select done.id as parent_id, done.n, e.child_id, e.condition
-    from (select id, min(n) as n from done group by id) done
+    from done
     cross join lateral (
         select child_id, condition from flowrun.edges where edges.parent_id = done.id offset 0
     ) e
@@ -46,11 +46,12 @@ spent as (
     delete from flowrun.leases where worker_id = $1 and n = any($3) and n not in (select n from slow)
 ),
 settled as materialized (
-    insert into flowrun.finished (id, outcome, attempt, result, started_at, finished_at)
-    select id, 1, attempt, result::jsonb, claimed_at, clock_timestamp() from done
+    select id, attempt, result, claimed_at, clock_timestamp() as finished_at from done
     where done.id not in (select parent_id from slow)
-    on conflict (id) do nothing
-    returning id
+),
+kept as (
+    insert into flowrun.finished (id, outcome, attempt, result, started_at, finished_at)
+    select id, 1, attempt, result::jsonb, claimed_at, finished_at from settled
 ),
 rest as (
     update flowrun.leases
@@ -173,7 +174,9 @@ cross join lateral (select * from flowrun.jobs where jobs.id = candidate.id offs
 union all
 select 1, parent_id, null, null, null, null, null, null, null, null, null, null, null, null from slow
 union all
-select 2, id, null, null, null, null, null, null, null, null, null, null, null, null from settled
+select 2, null, null, null, null, null, null, null, null, ids, null, null, null, null
+from (select array_agg(id) as ids, count(*) as n from settled) all_of
+where n < cardinality($4)
 union all
 select 3, null, null, null, null, null, queue, null, null, null, null, null, null, null from now_ready group by queue
 union all
