@@ -73,15 +73,20 @@ class Buffer:
                 spent.append(lease)
         return list(concerned), spent
 
-    async def take(self) -> Claimed:
+    def take(self) -> Claimed | None:
+        """The next job, if there is one."""
+        if not self.jobs:
+            return None
+        self.running += 1
+        return self.jobs.popleft()
+
+    async def wait(self) -> Claimed:
         """The next job, when there is one."""
-        while not self.jobs:
+        while (job := self.take()) is None:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(future)
             self.room_made.set()
             await future
-        job = self.jobs.popleft()
-        self.running += 1
         return job
 
     def finished(self) -> None:

@@ -137,7 +137,7 @@ async def _consume(session: Session, settler: Settler, slot: Slot) -> None:
     buffer, run_job, put = session.buffer, session.runner.run, settler.put
     hooks = session.client.hooks if session.client.hooks.of_attempts else None
     while True:
-        slot.job = job = await buffer.take()
+        slot.job = job = buffer.take() or await buffer.wait()
         if hooks is not None:
             hooks.started(job)
         try:
