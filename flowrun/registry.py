@@ -313,11 +313,15 @@ class Registry:
         """The handler of ``type``, if this process has it."""
         return self._definitions.get(type)
 
+    def near(self, type: str, *, likeness: float = 0.6) -> list[str]:
+        """Registered types that look like ``type``, at most three, the nearest first; ``likeness`` from 0 to 1."""
+        return difflib.get_close_matches(type, self._definitions, n=3, cutoff=likeness)
+
     def get(self, type: str) -> Definition:
         """The handler of ``type``; UnknownHandler names similar ones."""
         definition = self._definitions.get(type)
         if definition is None:
-            near = difflib.get_close_matches(type, self._definitions, n=3)
+            near = self.near(type)
             hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise UnknownHandler(f"no handler of type {type!r} is registered here{hint}")
         return definition

@@ -9,6 +9,7 @@ from uuid import UUID
 from flowrun import codec
 from flowrun.client.shield import shielded
 from flowrun.core.growth import Growth
+from flowrun.core.options import check_name
 from flowrun.core.states import Outcome
 from flowrun.errors import InvalidArguments
 from flowrun.store import control
@@ -34,6 +35,7 @@ async def cancel(client: Client, id: UUID, by: By, *, compensate: bool = True) -
 
 async def signal(client: Client, flow: UUID, name: str, value: Any, by: By) -> bool:
     """Send a signal to a flow."""
+    check_name("a signal", name)
     try:
         codec.dump(value, limit=client.settings.max_payload)
     except codec.NotStorable as error:

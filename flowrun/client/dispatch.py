@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -45,6 +46,8 @@ from flowrun.store.edits import Edit
 from flowrun.store.listen import Channels
 from flowrun.store.pool import Database, Id
 
+logger = logging.getLogger("flowrun.dispatch")
+
 R = TypeVar("R")
 
 _flow_ids = partial(mint.flow_ids, make=Id)
@@ -52,6 +55,9 @@ _shield = partial(anyio.CancelScope, shield=True)
 
 FEW = 100
 """Jobs of one dispatch up to which they share an insert with those of others."""
+
+MANY_TYPES = 1000
+"""Types of other programs that are remembered."""
 
 LARGE = 1000
 """Nodes from which on compiling pauses the garbage collector."""
@@ -75,6 +81,8 @@ class Client:
         """The job whose handler runs here."""
         self.clock: Callable[[], datetime | None] = lambda: None
         """The moment it is for schedules; None: by the database's clock."""
+        self._elsewhere: set[str] = set()
+        """Types without a handler here that were dispatched."""
         self.ahead = timedelta(0)
         """How far a test has moved time on: moments that are named now come so much sooner."""
         self.renew()
@@ -262,6 +270,8 @@ class Client:
     def encode(self, spec: CoreJobSpec[Any], node: str | None) -> Encoded:
         """A job's arguments as stored: bound, checked, converted, references taken out."""
         definition = self.registry.find(spec.type)
+        if definition is None and spec.type not in self._elsewhere:
+            self._is_elsewhere(spec.type)
         takes_job = definition is None or definition.job_parameter is not None
         if not spec.args and not spec.kwargs and (definition is None or not definition.required):
             return ONLY_THE_JOB if takes_job else NO_ARGUMENTS
@@ -288,6 +298,17 @@ class Client:
                 sources.append(source)
             bindings.append((path, numbers[source], list(into)))
         return Encoded(text, sources, bindings, takes_job)
+
+    def _is_elsewhere(self, type: str) -> None:
+        """A type without a handler here: another program's, or mistyped. Said once, where it looks like one of ours."""
+        if len(self._elsewhere) >= MANY_TYPES:
+            self._elsewhere.clear()
+        self._elsewhere.add(type)
+        if near := self.registry.near(type, likeness=0.85):
+            logger.warning(
+                "no handler of type %r is registered here: the job waits for a worker that has one; did you mean %s?",
+                type, " or ".join(map(repr, near)),
+            )  # fmt: skip
 
     def edited(self, type: str, args: Mapping[str, Any]) -> Edit:
         """Arguments to replace in a stored job, as stored: checked and converted where the handler is known.

@@ -11,6 +11,7 @@ from uuid import UUID
 from flowrun.client import control
 from flowrun.client.events import Event, events
 from flowrun.client.explain import Explanation, explain
+from flowrun.client.near import no_node
 from flowrun.core.compile import END_TYPE
 from flowrun.core.states import FlowState, JobState, Outcome
 from flowrun.errors import FlowCancelled, FlowFailed, FlowrunError, JobCancelled, JobFailed, JobSkipped, NotFound
@@ -124,7 +125,7 @@ class FlowStatus:
         try:
             return self.nodes[name]
         except KeyError:
-            raise NotFound(f"flow {self.name!r} has no node {name!r}; it has {', '.join(self.nodes)}") from None
+            raise no_node(self.name, name, self.nodes) from None
 
 
 class JobRun(Generic[R_co]):
@@ -269,7 +270,7 @@ class FlowRun:
         try:
             id, type = self._nodes[name]
         except KeyError:
-            raise NotFound(f"flow {self.name!r} has no node {name!r}; it has {', '.join(self._nodes)}") from None
+            raise no_node(self.name, name, self._nodes) from None
         return JobRun(self._client, id, type)
 
     async def result(self, timeout: float | None = None) -> Any:

@@ -19,11 +19,13 @@ SYSTEM_QUEUE: Final = "flowrun"
 
 MAX_NAME: Final = 200
 MAX_KEY: Final = 500
+MAX_REASON: Final = 2_000
 _KEY = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,500}")
 _KEY_BYTES: Final = 1_800
 """With the longest name beside it, what a PostgreSQL index holds."""
 _CONFLICTS: Final = ("existing", "replace", "raise")
 _NAME = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,200}")
+_STORABLE = re.compile(r"[^\x00\ud800-\udfff]*")
 _LONGEST: Final = 100 * 366 * 86_400.0
 _LATER: Final = {"connection": "several databases"}
 _OUTCOMES: Final = ("succeeded", "failed", "cancelled", "skipped")
@@ -157,6 +159,18 @@ def check_name(what: str, name: object) -> str:
             f"got {_shown(name)}"
         )
     return name
+
+
+def check_text(what: str, text: object, most: int) -> None:
+    """Raise ConfigurationError unless ``text`` is None, or at most ``most`` characters that PostgreSQL can hold."""
+    if text is None:
+        return
+    if not isinstance(text, str) or len(text) > most or not _STORABLE.fullmatch(text):
+        size = f" of {len(text):,} characters" if isinstance(text, str) else ""
+        raise ConfigurationError(
+            f"{what} must be a text of at most {most:,} characters without NUL and lone surrogates; "
+            f"got {_shown(text)}{size}"
+        )
 
 
 def to_stored(options: JobOptions, where: str) -> dict[str, Any]:

@@ -4,10 +4,11 @@ transaction."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 from uuid import UUID
 
 from flowrun import mint
+from flowrun.core.options import MAX_NAME, MAX_REASON, check_text
 from flowrun.core.states import Outcome
 from flowrun.store import edits
 from flowrun.store.edits import Edit
@@ -16,11 +17,16 @@ from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
 
 
-class By(NamedTuple):
-    """Who does something, and why: kept with what was done."""
+@dataclass(frozen=True, slots=True)
+class By:
+    """Who does something, and why: kept with what was done. Raises ConfigurationError for what cannot be."""
 
     actor: str | None = None
     reason: str | None = None
+
+    def __post_init__(self) -> None:
+        check_text("actor=", self.actor, MAX_NAME)
+        check_text("reason=", self.reason, MAX_REASON)
 
 
 async def cancel_singles(

@@ -16,7 +16,14 @@ from uuid import UUID
 import asyncpg
 import asyncpg.pgproto.pgproto
 
-from flowrun.errors import DatabaseError, DatabaseUnavailable, FlowrunError, MigrationNeeded, PoolExhausted
+from flowrun.errors import (
+    ConfigurationError,
+    DatabaseError,
+    DatabaseUnavailable,
+    FlowrunError,
+    MigrationNeeded,
+    PoolExhausted,
+)
 from flowrun.store.link import Link, Silent, hurried, keep_alive
 from flowrun.store.statement import Statements
 
@@ -101,6 +108,9 @@ _ARGUMENT = re.compile(r"(.*query argument \$\d+): .*\((.*)\)", re.DOTALL)
 
 UNSENDABLE = (asyncpg.exceptions._base.DataError,)
 """The values do not fit the parameters: the driver did not send them (an InterfaceError, yet no lost connection)."""
+
+UNFIT = (*UNSENDABLE, asyncpg.exceptions.DataError)
+"""Among the values is one of another type than the parameter's, or a text with what no text of PostgreSQL can hold."""
 
 REFUSED = (asyncpg.PostgresError, ValueError, TypeError)
 """The statement cannot be done with these values; sending it again changes nothing."""
@@ -237,7 +247,8 @@ class Database:
     ) -> T:
         """Run ``verb`` on a connection of the pool, each of whose answers may take ``patience`` seconds.
 
-        Again where nothing was done, and, if ``safe`` (doing it twice is harmless), where that is not known.
+        Again where nothing was done, and, if ``safe`` (doing it twice is harmless), where that is not known. Raises
+        ConfigurationError for values that PostgreSQL cannot take.
         """
         attempt = 0
         while True:
@@ -251,6 +262,8 @@ class Database:
             except REPEATABLE as error:
                 if attempt >= (2 if isinstance(error, SLOW) else 10):
                     raise given_up(error, self.dsn) from error
+            except UNFIT as error:
+                raise ConfigurationError(f"PostgreSQL cannot take what was given: {said(error)}") from None
             except PoolExhausted:
                 raise
             except DatabaseUnavailable:
@@ -285,7 +298,7 @@ class translated:  # noqa: N801 - reads as a statement: `with translated(dsn):`
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, (FlowrunError, *REPEATABLE)):
+        if error is None or isinstance(error, (FlowrunError, *REPEATABLE, *UNSENDABLE)):
             return
         if isinstance(error, asyncpg.UndefinedTableError | asyncpg.InvalidSchemaNameError):
             raise MigrationNeeded(f"flowrun's tables are missing ({said(error)}); run `flowrun migrate`") from error

@@ -175,7 +175,7 @@ async def _next(
 async def _lock(connection: Connection, sql: Statements, key: str) -> Any:
     row = await connection.fetchrow(sql["lock_schedule"], key)
     if row is None:
-        raise NotFound(f"no schedule {key!r} is stored")
+        raise NotFound(f"no schedule {codec.clean_text(key, 200)!r} is stored")
     return row
 
 

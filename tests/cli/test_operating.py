@@ -212,6 +212,32 @@ async def test_schedules(typed, shop, app) -> None:
     assert (await typed("schedules", "resume", "often"))[0] == 1
 
 
+async def test_what_a_job_says_does_not_steer_the_terminal(typed, app: Flowrun) -> None:
+    evil = "\x1b]0;title\x07\x1b[2J\x9b31m\u202etxt"
+
+    @app.handler("x\x9b31m\u202e", attempts=1)
+    async def bad(fail: bool) -> str:
+        if fail:
+            raise ValueError(evil)
+        return evil
+
+    async with app, app.worker(concurrency=1):
+        flow = app.flow("f\x9b1m")
+        flow.add(bad.job(fail=True), name="n\x9b1m")
+        run = await flow.dispatch()
+        await run.wait(timeout=20)
+        single = await bad.dispatch(fail=True)
+        await single.wait(timeout=20)
+    for words in (["show", run.id], ["show", single.id], ["jobs"], ["flows"], ["failed"], ["explain", single.id]):
+        for as_json in ([], ["--json"]):
+            code, out, err = await typed(*words, *as_json)
+            assert code == 0
+            assert "title" in out or words[0] in ("jobs", "flows")
+            assert not set(out + err) & set("\x1b\x07\x9b\u202e")
+            if as_json and words[0] == "failed":
+                assert {json.loads(line)["message"] for line in out.splitlines()} == {evil}
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

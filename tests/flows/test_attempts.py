@@ -313,9 +313,19 @@ def circular() -> Exception:
     return first
 
 
+def long_chain() -> Exception:
+    error = ValueError("0")
+    for number in range(1, 2000):
+        following = ValueError(str(number))
+        following.__cause__ = error
+        error = following
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [
+        (long_chain(), "1999"),
         (ValueError("a\x00b"), "a\ufffdb"),
         (ValueError("a\ud800b"), "a?b"),
         (ValueError("\x1b[31mred"), "\x1b[31mred"),
@@ -335,6 +345,7 @@ async def test_every_error_can_be_stored(app, error: Exception, message: str) ->
         with pytest.raises(JobFailed) as failure:
             await (await bad.dispatch()).result(timeout=10)
     assert failure.value.message == message
+    assert len(failure.value.traceback or "") < 20_100
 
 
 async def test_an_endless_message_is_cut(app) -> None:
