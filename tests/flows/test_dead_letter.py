@@ -74,6 +74,9 @@ async def test_filters(app, charge, other) -> None:
         assert await found(limit=1) == [second]
         assert await found(type="charge") == await found(queue="billing") == await found(tag="eu") == [first.id]
         assert await found(error="Refused") == [first.id]
+        for pattern in ("%", "_efused", "Ref%", "efused", ".Refused", "", "\\Refused"):
+            assert await found(error=pattern) == []
+            assert await app.failed.retry_all(error=pattern, dry_run=True) == []
         assert await found(error="TimeoutError") == await found(flow=run.id) == [second]
         assert await found(since=begun) == [second, first.id]
         assert await found(until=begun) == []

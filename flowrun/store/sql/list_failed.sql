@@ -18,7 +18,7 @@ where
     and ($2::text is null or s.type = $2)
     and ($3::text is null or s.queue = $3)
     and ($4::text is null or s.options -> 'tags' ? $4)
-    and ($5::text is null or s.error_type = $5 or s.error_type like '%.' || $5)
+    and ($5::text is null or s.error_type = $5 or right(s.error_type, length($5) + 1) = '.' || $5)
     and ($6::uuid is null or s.flow_id in (select id from inside))
     and ($7::timestamptz is null or s.failed_at >= $7)
     and ($8::timestamptz is null or s.failed_at < $8)

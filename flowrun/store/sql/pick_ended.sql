@@ -23,7 +23,7 @@ where
     ($2::text is null or j.type = $2)
     and ($3::text is null or split_part(j.queue, chr(31), 1) = $3)
     and ($4::text is null or j.options -> 'tags' ? $4)
-    and ($5::text is null or ended.error ->> 'type' = $5 or ended.error ->> 'type' like '%.' || $5)
+    and ($5::text is null or ended.error ->> 'type' = $5 or right(ended.error ->> 'type', length($5) + 1) = '.' || $5)
     and ($6::uuid is null or j.flow_id in (select id from inside))
     and ($7::timestamptz is null or j.created_at >= $7)
     and ($8::timestamptz is null or j.created_at < $8)
