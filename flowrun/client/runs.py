@@ -122,10 +122,9 @@ class FlowStatus:
 
     def __getitem__(self, name: str) -> JobStatus:
         """The job of the node ``name``."""
-        try:
-            return self.nodes[name]
-        except KeyError:
-            raise no_node(self.name, name, self.nodes) from None
+        if name not in self.nodes:
+            raise no_node(self.name, name, self.nodes)
+        return self.nodes[name]
 
 
 class JobRun(Generic[R_co]):
@@ -267,10 +266,9 @@ class FlowRun:
 
     def __getitem__(self, name: str) -> JobRun[Any]:
         """The job of the node ``name``; for a flow as a node, the job that ends it. Raises NotFound."""
-        try:
-            id, type = self._nodes[name]
-        except KeyError:
-            raise no_node(self.name, name, self._nodes) from None
+        if name not in self._nodes:
+            raise no_node(self.name, name, self._nodes)
+        id, type = self._nodes[name]
         return JobRun(self._client, id, type)
 
     async def result(self, timeout: float | None = None) -> Any:

@@ -20,6 +20,7 @@ SYSTEM_QUEUE: Final = "flowrun"
 MAX_NAME: Final = 200
 MAX_KEY: Final = 500
 MAX_REASON: Final = 2_000
+MAX_TAGS: Final = 100
 _KEY = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,500}")
 _KEY_BYTES: Final = 1_800
 """With the longest name beside it, what a PostgreSQL index holds."""
@@ -367,6 +368,8 @@ def _exceptions(value: object) -> tuple[type[BaseException], ...]:
 def _tags(value: object) -> list[str]:
     if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(tag, str) for tag in value):
         raise _Refused("a list of texts")
+    if len(value) > MAX_TAGS:
+        raise _Refused(f"a list of at most {MAX_TAGS} texts, these are {len(value):,}")
     try:
         return [check_name("tag", tag) for tag in value]
     except ConfigurationError:

@@ -86,6 +86,15 @@ def test_options_of_later_versions_are_refused_clearly(name: str) -> None:
         check({name: "x"}, "job 'x'")
 
 
+def test_so_many_tags() -> None:
+    assert len(check({"tags": ["a"] * 100}, "job 'x'")["tags"]) == 100
+    with pytest.raises(
+        ConfigurationError, match=r"job 'x': tags= must be a list of at most 100 texts, these are 1,000,000"
+    ) as error:
+        check({"tags": ["a"] * 1_000_000}, "job 'x'")
+    assert len(str(error.value)) < 300
+
+
 def test_none_is_not_given() -> None:
     assert check({"timeout": None, "queue": None}, "job 'x'") == {}
 

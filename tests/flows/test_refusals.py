@@ -47,6 +47,30 @@ async def test_moments_at_the_ends_of_time(app: Flowrun, step) -> None:
         assert [(await run.status()).state for run in (late, later)] == ["scheduled"] * 2
 
 
+async def test_a_detail_that_is_too_large_is_left_out(app: Flowrun) -> None:
+    class Refused(Exception):
+        detail: object
+
+    @app.handler(attempts=1)
+    async def bad(size: int) -> None:
+        error = Refused("no")
+        error.detail = {"text": "x" * size}
+        for _ in range(30):
+            error.add_note("n" * 30_000)
+        raise error
+
+    async with app, app.worker(concurrency=2):
+        runs = [await bad.dispatch(size=size) for size in (1_000, 30_000)]
+        for run in runs:
+            await run.wait(timeout=20)
+        small, large = [(await run.attempts())[0].detail for run in runs]
+    assert len(small["detail"]["text"]) == 1_000
+    assert "detail" not in large
+    for detail in (small, large):
+        assert len(detail["notes"]) == 20
+        assert all("truncated 10000 characters" in note and len(note) < 20_100 for note in detail["notes"])
+
+
 async def test_a_worker_without_handlers_says_so(app: Flowrun, caplog: pytest.LogCaptureFixture) -> None:
     """Row 38."""
     async with app.worker(queues=["nobody's"]):
