@@ -7,7 +7,7 @@ from flowrun.client.explain import Explanation
 from flowrun.client.gates import OpenGate
 from flowrun.client.handlers import Handler
 from flowrun.client.hooks import HookEvent
-from flowrun.client.listing import FlowSummary, WorkerStatus
+from flowrun.client.listing import FlowSummary, Trouble, WorkerStatus
 from flowrun.client.queues import QueuePause, QueueStatus
 from flowrun.client.retention import Pruned
 from flowrun.client.runs import Attempt, AuditEntry, FlowRun, FlowStatus, JobRun, JobStatus
@@ -107,6 +107,7 @@ __all__ = [
     "Settings",
     "Snooze",
     "Transaction",
+    "Trouble",
     "UnknownHandler",
     "WorkerStatus",
     "any_of",

@@ -185,6 +185,7 @@ def workers(*, as_json: AsJson = False, dsn: Dsn = None, schema: Schema = SCHEMA
     columns = {
         "worker": lambda row: row.name, "queues": lambda row: row.queues, "types": lambda row: len(row.types),
         "jobs": lambda row: f"{row.jobs}/{row.concurrency}", "since": lambda row: row.started_at,
+        "trouble": lambda row: row.trouble,
     }  # fmt: skip
     show_rows(rows, columns, as_json=as_json, nothing="no worker lives")
     return OK

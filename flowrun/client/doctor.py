@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowrun.client import findings
 from flowrun.client.findings import Finding
+from flowrun.client.listing import worker_status
 from flowrun.errors import DatabaseError, DatabaseUnavailable, MigrationNeeded, SchemaTooNew
 from flowrun.store import doctor, migrate, queues, schedules
 from flowrun.store.pool import Connection, Database, PoolerInTheWay
@@ -46,7 +47,7 @@ async def _examined(database: Database, settings: Settings) -> AsyncIterator[Fin
             for one in await _tried(check):
                 yield one
         if checks.fits:
-            for check in (checks.rights, checks.tables, checks.work, checks.queues, checks.schedules):
+            for check in (checks.rights, checks.tables, checks.work, checks.trouble, checks.queues, checks.schedules):
                 for one in await _tried(check):
                     yield one
 
@@ -129,6 +130,10 @@ class _Checks:
     async def work(self) -> list[Finding]:
         unserved = await self._look("doctor_unserved", LOOKED)
         return findings.of_work((await self._look("doctor_work"))[0], unserved, looked=LOOKED)
+
+    async def trouble(self) -> list[Finding]:
+        workers = [worker_status(row) for row in await self._look("list_workers")]
+        return findings.of_trouble((worker.name, one.kind, str(one)) for worker in workers for one in worker.trouble)
 
     async def queues(self) -> list[Finding]:
         rows = await doctor.guarded(queues.standing(self._connection, self._database.sql))

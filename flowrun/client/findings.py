@@ -275,6 +275,20 @@ def of_work(row: Row, unserved: Sequence[Row], *, looked: int) -> list[Finding]:
     return found
 
 
+def of_trouble(rows: Iterable[tuple[str, str, str]]) -> list[Finding]:
+    """What workers complain of: (worker, kind, in words)."""
+    advice = {
+        "handler": "let it end when it is cancelled: `except asyncio.CancelledError` has to raise it again",
+        "thread": "no thread can be interrupted: give what it calls a timeout, or use process=True",
+        "loop": "what computes for long belongs into a plain def, or process=True",
+        "task": "await what the handler starts",
+    }
+    return [
+        (note if kind == "task" else wrong)("trouble", f"worker {worker}: {said}", advice[kind])
+        for worker, kind, said in rows
+    ]
+
+
 def of_queues(rows: Iterable[tuple[str, bool, int | None, int, int]]) -> list[Finding]:
     """Queues that are held up on purpose: (name, paused, at once, ready, running)."""
     found = []

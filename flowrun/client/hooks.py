@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
@@ -161,7 +162,10 @@ class Hooks:
             logger.error("a hook of %s raised; nothing else is changed by it\n%s", event.kind, told)  # noqa: TRY400 - redacted
 
     def _start(self, coroutine: Any) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine, name="flowrun-hook")
+        # A hook is told of an attempt and no part of it: it outlives it, and what it dispatches is its own.
+        context = copy_context()
+        context.run(self._client.attempt.set, None)
+        task = asyncio.get_running_loop().create_task(coroutine, name="flowrun-hook", context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

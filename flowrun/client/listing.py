@@ -6,7 +6,7 @@ import builtins
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from uuid import UUID
 
@@ -42,6 +42,36 @@ class FlowSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """What a worker complains of, as of its last heartbeat."""
+
+    kind: Literal["handler", "thread", "loop", "task"]
+    """``handler``: it ignores its cancellation, and was left behind; ``thread``: it goes on after its attempt is over;
+    ``loop``: a handler blocks the event loop; ``task``: handlers left tasks behind, which were cancelled."""
+    type: str | None
+    """Of the job; None: the loop is blocked by no handler's own task."""
+    job: UUID | None
+    since: datetime
+    """When that began; of tasks, when it happened last."""
+    count: int = 1
+    """How many tasks."""
+
+    def __str__(self) -> str:
+        """In words."""
+        seconds = (datetime.now(UTC) - self.since).total_seconds()
+        what = _TROUBLE[self.kind].format(count=self.count, s="" if self.count == 1 else "s")
+        return f"{self.type or 'something'} {what} {max(0.0, seconds):.0f} s{' ago' if self.kind == 'task' else ''}"
+
+
+_TROUBLE = {
+    "handler": "ignores its cancellation since",
+    "thread": "goes on in its thread since",
+    "loop": "blocks the event loop since",
+    "task": "left {count} task{s} behind, the last",
+}
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStatus:
     """A worker that lives."""
 
@@ -54,6 +84,8 @@ class WorkerStatus:
     started_at: datetime
     jobs: int
     """Those it has claimed and not settled."""
+    trouble: Sequence[Trouble] = ()
+    """What it complains of."""
 
 
 class Flows:
@@ -288,7 +320,20 @@ class Workers:
 
     async def list(self) -> builtins.list[WorkerStatus]:
         """Workers that live, the oldest first."""
-        return [WorkerStatus(**row) for row in await reads.list_workers(self._client.database)]
+        return [worker_status(row) for row in await reads.list_workers(self._client.database)]
+
+
+def worker_status(row: Mapping[str, Any]) -> WorkerStatus:
+    """A worker as it is read."""
+    return WorkerStatus(**{**row, "trouble": [_trouble(one) for one in codec.load(row["trouble"] or "[]")]})
+
+
+def _trouble(stored: Mapping[str, Any]) -> Trouble:
+    job = stored["job"]
+    return Trouble(
+        stored["kind"], stored["type"], None if job is None else UUID(job), datetime.fromisoformat(stored["since"]),
+        stored["times"],
+    )  # fmt: skip
 
 
 def outcome_of(state: str | None) -> Outcome | None:

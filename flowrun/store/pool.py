@@ -148,6 +148,13 @@ PINNED: Mapping[str, str] = {
 """Settings of the connections that claim and settle."""
 
 
+CLEAN = (
+    "select pg_advisory_unlock_all(); close all; unlisten *; reset role; reset session authorization; reset all; "
+    "discard temp; discard sequences"
+)
+"""Undoes what somebody else's code did to a session. Not `discard all`: the driver knows its prepared statements."""
+
+
 class PoolerInTheWay(DatabaseUnavailable):
     """A pooler refuses the settings that a session of flowrun's begins with."""
 
@@ -217,6 +224,20 @@ class Database:
                 # What a cancellation has cut is cancelled on the server first; a dead link never answers.
                 with contextlib.suppress(*LOST):
                     await pool.release(connection, timeout=CANCELLING)
+
+    async def clean(self, connection: Connection) -> None:
+        """Undo what a user's code did to a session: settings, role, locks, temporary tables. To be called when its
+        transaction has ended; where that cannot be done the connection is not used again.
+
+        Behind a pooler the session is not ours: what was set there without `local` was set for whoever comes next.
+        """
+        if self.pooler:
+            return
+        try:
+            await connection.execute(CLEAN)
+        except (asyncpg.PostgresError, *LOST):
+            with contextlib.suppress(*LOST):
+                connection.terminate()
 
     async def connect(
         self, settings: Mapping[str, str] | None = None, *, dsn: str | None = None, patience: float | None = None

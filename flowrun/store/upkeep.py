@@ -81,6 +81,11 @@ async def beat(connection: Connection, sql: Statements, *, worker_id: UUID, leas
     return Beat(others_expired, next_due, cancelled, changes, next_tick)
 
 
+async def complain(connection: Connection, sql: Statements, worker_id: UUID, trouble: str | None) -> None:
+    """Let people see what troubles a worker (JSON)."""
+    await connection.execute(sql["tell_trouble"], worker_id, trouble)
+
+
 class Rescued(NamedTuple):
     """A worker given up, and what became of its jobs."""
 

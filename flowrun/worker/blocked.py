@@ -6,10 +6,11 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 from flowrun.core.attempt import Claimed
 from flowrun.worker import stacks
-from flowrun.worker.session import Session
+from flowrun.worker.session import Session, Trouble
 
 logger = logging.getLogger("flowrun.worker")
 
@@ -45,6 +46,14 @@ class LoopWatch:
                 await asyncio.wait_for(stop.wait(), TICK)
             except TimeoutError:
                 self._tick()
+
+    def trouble(self) -> list[Trouble]:
+        """That it is blocked, if it is."""
+        if self.seconds < REPORT:
+            return []
+        job = self._running()
+        since = datetime.now(UTC) - timedelta(seconds=self.seconds)
+        return [Trouble("loop", None if job is None else job.type, None if job is None else job.id, since)]
 
     def _tick(self) -> None:
         if self._answered == self._asked:

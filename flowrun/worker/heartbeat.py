@@ -15,6 +15,7 @@ from uuid import UUID
 
 import anyio
 
+from flowrun import codec
 from flowrun.core.lanes import SEPARATOR
 from flowrun.core.options import SYSTEM_QUEUE
 from flowrun.store import listen, upkeep
@@ -48,6 +49,8 @@ class Heartbeat:
         settings = session.client.settings
         self._listens = settings.listen_dsn is not None or not settings.pooler
         self._watch = LoopWatch(session, self._loop)
+        self._complained: str | None = None
+        """What troubles the worker, as others know it."""
         self._thread = threading.Thread(target=self._main, name="flowrun-heartbeat", daemon=True)
 
     async def run(self) -> None:
@@ -162,6 +165,7 @@ class Heartbeat:
                 self._tell(session.lost.set)
                 return await self._wait(stop, None)
             beats += 1
+            await self._complain(connection)
             self._tell(self._beating.set)
             if beat.changes != session.changes:
                 self._tell(session.stale.set)
@@ -171,6 +175,15 @@ class Heartbeat:
             self._tell(self._on_beat, beat if beats > 1 else beat._replace(others_expired=False))
             await self._wait(stop, settings.heartbeat)
         return None
+
+    async def _complain(self, connection: Any) -> None:
+        """Let others see what troubles the worker, where that has changed."""
+        session = self._session
+        trouble = [one.stored() for one in (*session.trouble, *self._watch.trouble())]
+        text = codec.dump(trouble) if trouble else None
+        if text != self._complained:
+            await upkeep.complain(connection, session.client.database.sql, session.id, text)
+            self._complained = text
 
     async def _wait(self, stop: asyncio.Event, seconds: float | None) -> None:
         try:

@@ -7,9 +7,10 @@ import os
 import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from flowrun import mint
@@ -37,6 +38,32 @@ class Slot:
 
     job: Claimed | None = None
     task: asyncio.Task[None] | None = None
+
+
+class LeftBehind(NamedTuple):
+    """A handler that ignored its cancellation and still runs."""
+
+    slot: Slot
+    job: Claimed
+    since: datetime
+
+
+class Trouble(NamedTuple):
+    """What a worker complains of."""
+
+    kind: Literal["handler", "thread", "loop", "task"]
+    """A handler ignores its cancellation; its thread goes on after its attempt; it blocks the event loop; it left tasks
+    behind."""
+    type: str | None
+    """Of the job; None: the loop is blocked by no handler's own task."""
+    job: UUID | None
+    since: datetime
+    times: int = 1
+
+    def stored(self) -> dict[str, Any]:
+        """As JSON can carry it."""
+        job = None if self.job is None else str(self.job)
+        return {"kind": self.kind, "type": self.type, "job": job, "since": self.since.isoformat(), "times": self.times}
 
 
 class UnderLimit(NamedTuple):
@@ -95,8 +122,10 @@ class Session:
         self.job_takers = frozenset(one.type for one in self.client.registry if one.job_parameter is not None)
         """Types whose handlers take the running job."""
         self.slots = [Slot() for _ in range(self.concurrency)]
-        self.left: list[Slot] = []
-        """Those whose handlers ignored their cancellation and still run."""
+        self.left: list[LeftBehind] = []
+        """Handlers that ignored their cancellation and still run."""
+        self.trouble: list[Trouble] = []
+        """What there is to complain of, but for the loop."""
         self.drained = asyncio.Event()
         self.awaited: dict[UUID, None] = {}
         """Jobs and flows that somebody in another process waits for."""

@@ -79,7 +79,7 @@ class JobTransaction:
         crash.point("transaction.before end")
         # Cancelled inside a transaction, asyncpg under anyio skips the rollback: neither end of it is cut.
         try:
-            await shielded(self._transaction.rollback() if error is not None else self._transaction.commit())
+            await shielded(self._transaction.rollback() if error is not None else self._commit())
         except BaseException:
             with suppress(*LOST):  # one that broke by itself is not ours any more
                 self.connection.terminate()
@@ -88,10 +88,20 @@ class JobTransaction:
                 raise
         else:
             crash.point("transaction.ended")
-            await self._release()
-            if error is None and self._settled is not None:
+            settled = self._settled if error is None else None
+            if settled is not None:
                 self._job.settled = self._job.over = True
-                tell(self._client, self._settled)
+            await self._release()
+            if settled is not None:
+                tell(self._client, settled)
+
+    async def _commit(self) -> None:
+        """Commit, or raise: of a transaction that has failed, the server makes a rollback and says nothing."""
+        if not self.connection.is_in_transaction():
+            raise FlowrunError("the handler has ended the transaction itself: leave job.transaction() to commit")
+        await self.connection.execute("select")
+        await self._transaction.commit()
 
     async def _release(self) -> None:
+        await shielded(self._client.database.clean(self.connection))
         await shielded(self._acquired.__aexit__(None, None, None))

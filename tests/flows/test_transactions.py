@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
+import asyncpg
 import pytest
 
-from flowrun import FlowrunError, Job, JobFailed, LeaseLost, backoff
+from flowrun import Flowrun, FlowrunError, Job, JobFailed, LeaseLost, backoff
 from flowrun.core.states import Outcome
 from flowrun.store import control
 from flowrun.store.bulk import By
@@ -191,3 +193,67 @@ async def test_a_result_that_cannot_be_stored(app, ledger) -> None:
 async def test_where_no_worker_is() -> None:
     with pytest.raises(FlowrunError, match="while a worker runs the job"):
         Job(id=None, type="x").transaction()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("how", ["commit", "rollback", "an open transaction"])
+async def test_what_a_handler_does_to_the_session_is_undone_before_it_is_used_again(dsn, how) -> None:
+    app = Flowrun(dsn, pool_size=1)
+    session = (
+        "select pg_backend_pid(), current_setting('work_mem'), current_setting('search_path'), current_user::text, "
+        "current_setting('lock_timeout'), to_regclass('pg_temp.scratch') is null, "
+        "(select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()), "
+        "(select count(*) from pg_listening_channels())"
+    )
+
+    @app.handler(attempts=1)
+    async def spoils(job: Job) -> None:
+        async with job.transaction() as tx:
+            if how != "commit":
+                await tx.connection.execute("commit; begin")
+            await tx.connection.execute(
+                "set work_mem = '77MB'; set search_path = nowhere; set lock_timeout = 1; set role pg_monitor; "
+                "create temp table scratch (); listen loudly; select pg_advisory_lock(7)"
+            )
+            if how == "an open transaction":
+                await tx.connection.execute("commit; begin")
+            if how == "rollback":
+                await tx.connection.execute("savepoint deep")
+                raise ValueError("no")
+
+    async with app.worker(concurrency=1):
+        async with app.client.database.acquire() as pooled:
+            before = tuple(await pooled.fetchrow(session))
+        await (await spoils.dispatch()).wait(timeout=20)
+        async with app.client.database.acquire() as pooled:
+            assert not pooled.is_in_transaction()
+            after = tuple(await pooled.fetchrow(session))
+    assert after[1:] == before[1:]
+    assert after[0] == before[0], "the session is kept"
+    assert after[-3:] == (True, 0, 0)
+
+
+@pytest.mark.parametrize("how", ["failed", "ended"])
+async def test_a_transaction_that_failed_or_ended_inside_settles_nothing(app, ledger, how) -> None:
+    """A commit after a swallowed error is a rollback, and the server does not say so."""
+    done: list[int] = []
+
+    @app.handler(attempts=2, backoff=backoff.constant(0.0))
+    async def pay(job: Job) -> str:
+        async with job.transaction() as tx:
+            await write(tx, f"attempt {job.attempt}")
+            await tx.complete("paid")
+            if job.attempt == 1 and how == "failed":
+                with contextlib.suppress(asyncpg.PostgresError):
+                    await tx.connection.execute("select 1 / 0")
+            elif job.attempt == 1:
+                await tx.connection.execute("rollback")
+        done.append(job.attempt)
+        return "this counts no more"
+
+    async with app.worker():
+        run = await pay.dispatch()
+        assert await run.result(timeout=20) == "paid"
+        (attempt,) = await run.attempts()
+    assert done == [2]
+    assert await ledger() == ["attempt 2"]
+    assert attempt.error_type.endswith("InFailedSQLTransactionError" if how == "failed" else "FlowrunError")

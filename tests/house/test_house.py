@@ -43,7 +43,7 @@ def test_the_public_surface_is_what_was_agreed() -> None:
         """Attempt AuditEntry CallNext Codec ConfigurationError DatabaseError DatabaseUnavailable Discard DuplicateKey EmbeddedPostgresError Event Explanation FailedJob Flow FlowCancelled
         FlowFailed FlowRun FlowStatus FlowSummary Flowrun FlowrunError Handler HookEvent InvalidArguments InvalidFlow Job JobCancelled JobError JobFailed
         JobOptions JobRun JobSkipped JobSpec JobStatus LeaseLost MigrationNeeded Node NotFound NotPossible NotReadable NotStorable OpenGate Parent PoolExhausted ProcessDied Pruned QueuePause QueueStatus Retry RunError ScheduleStatus SchemaTooNew Settings
-        Snooze Transaction UnknownHandler WorkerStatus any_of at_least backoff race""".split()
+        Snooze Transaction Trouble UnknownHandler WorkerStatus any_of at_least backoff race""".split()
     )
 
 

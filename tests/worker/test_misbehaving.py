@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import threading
 import time
+from datetime import UTC, datetime
+from typing import Any
 
 import anyio.from_thread
 import pytest
 
 from flowrun import Flowrun, Job, JobFailed
-from flowrun.worker import blocked, consumer
+from flowrun.client.doctor import examine
+from flowrun.client.findings import Finding
+from flowrun.worker import blocked, consumer, stubborn
 
 pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumer, "STUBBORN", 0.2)
+    monkeypatch.setattr(stubborn, "STUBBORN", 0.2)
     monkeypatch.setattr(consumer, "LOOK", 0.05)
 
 
@@ -199,3 +204,153 @@ async def test_a_blocked_loop_is_named_while_it_is_and_past_a_limit_its_jobs_go_
     assert "time.sleep(0.01)" in first
     assert any("it sends no more heartbeats until it runs" in line for line in told)
     assert any("the event loop runs again" in line for line in told)
+
+
+async def test_tasks_that_a_handler_leaves_behind_are_named_and_cancelled(
+    app: Flowrun, impatient: None, until, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended: list[str] = []
+    told: list[str] = []
+
+    async def endless(what: str) -> None:
+        try:
+            await asyncio.sleep(600)
+        finally:
+            ended.append(what)
+
+    def start(what: str, **options: Any) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(endless(what), name=what, **options)
+
+    kept = []
+
+    @app.handler
+    async def leaves() -> str:
+        start("left by a success")
+        kept.append(start("kept", context=contextvars.Context()))
+        return "done"
+
+    @app.handler(attempts=1, timeout=10.0)
+    async def fails(job: Job) -> None:
+        start("left by a failure")
+        raise ValueError("no")
+
+    @app.handler
+    def in_thread() -> None:
+        anyio.from_thread.run_sync(start, "left by a thread")
+
+    @app.handler
+    async def long() -> int:
+        task = start("its own")
+        await asyncio.sleep(0.5)
+        task.cancel()
+        return len(ended)
+
+    @app.on("job_succeeded")
+    async def slow_hook(job: Job) -> None:
+        await asyncio.sleep(0.5)
+        told.append(job.type)
+
+    outside = start("the program's own")
+    async with app.worker(concurrency=4):
+        runs = [await leaves.dispatch(), await fails.dispatch(), await in_thread.dispatch()]
+        running = await long.dispatch()
+        assert await runs[0].result(timeout=20) == "done"
+        await until(lambda: len(ended) >= 3)
+        assert sorted(ended[:3]) == ["left by a failure", "left by a success", "left by a thread"]
+        await running.result(timeout=20)
+        assert ended[3:] == ["its own"]
+        await until(lambda: len(told) == 3)
+        assert not outside.done()
+        assert not kept[0].done()
+        said = [record.getMessage() for record in caplog.records if "left the task" in record.getMessage()]
+        assert len(said) == 3
+        (line,) = [line for line in said if "'left by a success'" in line]
+        assert f"job {runs[0].id} (leaves)" in line
+        assert "in endless" in line
+
+        await leaves.dispatch()  # and nothing is left when the worker has gone
+        await until(lambda: len(kept) == 2)
+    assert ended.count("left by a success") == 2
+    for task in (outside, *kept):
+        task.cancel()
+
+
+async def test_others_see_what_troubles_a_worker(
+    dsn: str, impatient: None, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocked, "TICK", 0.02)
+    monkeypatch.setattr(blocked, "REPORT", 0.1)
+    app = Flowrun(dsn, lease=1.0)
+    go, begun = asyncio.Event(), threading.Event()
+    free = threading.Event()
+
+    @app.handler(attempts=1, timeout=0.1)
+    async def deaf() -> None:
+        while not go.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await go.wait()
+
+    @app.handler(attempts=1, timeout=0.1)
+    def asleep() -> None:
+        free.wait(60)
+
+    @app.handler
+    async def careless() -> None:
+        for _ in range(2):
+            asyncio.get_running_loop().create_task(asyncio.sleep(600))  # noqa: RUF006 - that is the point
+
+    @app.handler
+    async def blocks() -> None:
+        begun.set()
+        free.wait(60)
+
+    def seen() -> list[tuple[str, str | None, int]]:
+        async def ask() -> list[tuple[str, str | None, int]]:
+            async with Flowrun(dsn) as asking:
+                (worker,) = await asking.workers.list()
+                for one in worker.trouble:
+                    assert abs((datetime.now(UTC) - one.since).total_seconds()) < 60
+                    assert str(one).startswith(f"{one.type} ")
+                return sorted((one.kind, one.type, one.count) for one in worker.trouble)
+
+        return asyncio.run(ask())
+
+    expected = [("handler", "deaf", 1), ("task", "careless", 2), ("thread", "asleep", 1)]
+
+    def watch() -> list[str]:
+        """From another thread: the loop is blocked until it has been seen to be."""
+        assert begun.wait(30)
+        deadline = time.monotonic() + 30
+        while ("loop", "blocks", 1) not in seen() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        try:
+            return [one.found for one in asyncio.run(diagnosis())]
+        finally:
+            free.set()
+
+    async def diagnosis() -> list[Finding]:
+        return [one for one in await examine(dsn, app.settings) if one.check == "trouble"]
+
+    try:
+        async with app.worker(concurrency=4):
+            for run in [await deaf.dispatch(), await asleep.dispatch(), await careless.dispatch()]:
+                await run.wait(timeout=20)
+
+            async def all_seen() -> bool:
+                return await asyncio.to_thread(seen) == expected
+
+            await until(all_seen)
+            watching = asyncio.get_running_loop().run_in_executor(None, watch)
+            await (await blocks.dispatch()).result(timeout=60)
+            found = "\n".join(await watching)
+            for words in ("deaf ignores", "asleep goes on", "blocks blocks the event loop", "careless left 2 tasks"):
+                assert words in found
+            go.set()
+
+            async def only_tasks() -> bool:
+                return await asyncio.to_thread(seen) == [("task", "careless", 2)]
+
+            await until(only_tasks)
+    finally:
+        free.set()
+        go.set()
