@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
@@ -65,12 +66,19 @@ async def find(app: Flowrun, id: str, node: str | None = None) -> FlowRun | JobR
     return flow if node is None else flow[node]
 
 
+def _typed(text: str) -> str:
+    """What was typed, not all of it."""
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")
+
+
 def parse_id(text: str) -> UUID:
     """An id as typed."""
     try:
         return UUID(text)
     except ValueError:
-        raise UsageError(f"{text!r} is not an id; an id looks like 01a20661-4f29-7643-a2d7-875b0f0776f1") from None
+        raise UsageError(
+            f"{_typed(text)} is not an id; an id looks like 01a20661-4f29-7643-a2d7-875b0f0776f1"
+        ) from None
 
 
 def parse_json(what: str, text: str) -> Any:
@@ -97,8 +105,15 @@ def parse_moment(what: str, text: str | None) -> datetime | None:
         return None
     try:
         return datetime.fromisoformat(text).astimezone()
-    except ValueError:
-        raise UsageError(f"{what} is a date and time as in 2026-11-23T08:00:00+01:00; got {text!r}") from None
+    except (ValueError, OverflowError):
+        raise UsageError(f"{what} is a date and time as in 2026-11-23T08:00:00+01:00; got {_typed(text)}") from None
+
+
+def shown(moment: datetime) -> str:
+    """A moment in the local time; at the ends of time, where that is none, as it is stored."""
+    with suppress(OverflowError):
+        moment = moment.astimezone()
+    return f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
 def actor_or_me(actor: str | None) -> str | None:
@@ -140,7 +155,7 @@ def _cell(value: object) -> Text:
     if value is None or value == "":
         return Text("-", "dim")
     if isinstance(value, datetime):
-        return Text(f"{value.astimezone():%Y-%m-%d %H:%M:%S}")
+        return Text(shown(value))
     if isinstance(value, list | tuple):
         return Text(", ".join(map(str, value)))
     text = str(value).partition("\n")[0]

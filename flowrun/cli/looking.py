@@ -8,7 +8,19 @@ from typing import Any, get_args
 
 from flowrun.app import Flowrun
 from flowrun.cli import terminal
-from flowrun.cli.asking import SCHEMA, AsJson, Dsn, Schema, ask, find, parse_id, parse_moment, show_json, show_rows
+from flowrun.cli.asking import (
+    SCHEMA,
+    AsJson,
+    Dsn,
+    Schema,
+    ask,
+    find,
+    parse_id,
+    parse_moment,
+    show_json,
+    show_rows,
+    shown,
+)
 from flowrun.cli.drawing import picture, stored_lines
 from flowrun.cli.exits import OK, UsageError
 from flowrun.client.runs import Attempt, FlowRun, FlowStatus, JobStatus
@@ -225,8 +237,7 @@ def _show_job(job: JobStatus, attempts: Sequence[Attempt]) -> None:
     terminal.show(f"job {job.id}")
     for name, value in facts.items():
         if value is not None:
-            shown = f"{value.astimezone():%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else value
-            terminal.show(f"  {name:<10} {shown}")
+            terminal.show(f"  {name:<10} {shown(value) if isinstance(value, datetime) else value}")
     for attempt in attempts:
         terminal.show(f"attempt {attempt.attempt} on {attempt.worker}: {attempt.error_type}: {attempt.message}")
         for line in (attempt.traceback or "").rstrip().splitlines():

@@ -361,6 +361,9 @@ def where(dsn: str) -> str:
     """Host and database of a DSN, for messages: never the password."""
     try:
         parts = urlsplit(dsn)
+        if "@" in parts.path + parts.query + parts.fragment:
+            # An unquoted / ? # in a password ends the host too early: the rest of it stands in what follows.
+            return "the given DSN (has its password a / ? or #? write %2F %3F %23)"
         host = parts.hostname or "the local socket"
         port = f":{parts.port}" if parts.port else ""
         return f"{host}{port}/{parts.path.lstrip('/') or parts.username or ''}"
