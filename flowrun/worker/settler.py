@@ -123,7 +123,7 @@ class Settler:
         if self._session.under_limit:
             ended = {*(success.lease for success in successes), *(ending.lease for ending in endings)}
             self._session.freed(ended, self._passed_on)
-        return connection
+        return await self._give_back_doubtful(connection) if self._doubtful else connection
 
     async def _settle(self, connection: Any, successes: list[Success], leases: Leases) -> tuple[Any, list[Ending]]:
         """The fast way. Returns those that have to go the slow way."""
@@ -177,7 +177,7 @@ class Settler:
                 try:
                     for ended in await take_in(session, connection, settled.handoff, known):
                         self.put(ended)
-                except LOST as error:
+                except (*LOST, *REPEATABLE) as error:
                     connection = await self._after(error, connection)
                     self._doubtful += {job.lease for job in settled.handoff}
             by_id = {success.id: success for success in successes} if settled.slow else {}
@@ -257,11 +257,24 @@ class Settler:
     async def _connected(self, connection: Any) -> Any:
         if connection is None or connection.is_closed():
             connection = await self._session.connect(self._patience)
-            if self._doubtful:
-                sql = self._session.client.database.sql
+        if self._doubtful:
+            sql = self._session.client.database.sql
+            try:
                 queues = await upkeep.hand_back(connection, sql, worker_id=self._session.id, leases=self._doubtful)
-                self._doubtful.clear()
-                self._session.client.notifier.wake(queues)
+            except BaseException:
+                connection.terminate()
+                raise
+            self._doubtful.clear()
+            self._session.client.notifier.wake(queues)
+        return connection
+
+    async def _give_back_doubtful(self, connection: Any) -> Any:
+        """At once: there may be no next settle, and as long as this worker lives nobody else has these jobs."""
+        while self._doubtful and not self._session.lost.is_set():
+            try:
+                connection = await self._connected(connection)
+            except (*LOST, *REPEATABLE) as error:
+                connection = await self._after(error, connection)
         return connection
 
     async def _after(self, error: BaseException, connection: Any) -> Any:

@@ -57,6 +57,8 @@ class Faults:
     done: list[Fault] = field(default_factory=list)
     planned: dict[str, int] = field(default_factory=dict)
     number: int = 0
+    one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Who starts and stops the server."""
 
     def kinds(self) -> dict[str, Callable[[], Awaitable[list[int] | None]]]:
         """All that can be done here. The others are :meth:`missing`."""
@@ -332,15 +334,15 @@ class Faults:
     # -- the server
 
     async def _restart(self) -> list[int] | None:
-        if not self.server.running:
-            return None
-        await self.server.stop(immediate=self.random.random() < 0.8)
-        await asyncio.sleep(self.random.choice([0.0, 0.5, 2.0, LEASE * 1.3]))
-        await self.server.start()
+        async with self.one_at_a_time:
+            await self.server.stop(immediate=self.random.random() < 0.8)
+            await asyncio.sleep(self.random.choice([0.0, 0.5, 2.0, LEASE * 1.3]))
+            await self.server.start()
         return [EVERYBODY]
 
     async def _fill_disk(self) -> list[int] | None:
-        await self.server.fill_disk(self.random.uniform(0.5, 2.0))
+        async with self.one_at_a_time:
+            await self.server.fill_disk(self.random.uniform(0.5, 2.0))
         return [EVERYBODY]
 
     async def _kill_pooler(self) -> list[int] | None:

@@ -256,7 +256,7 @@ async def _come_to_rest(plan: Plan, server: Server, fleet: Fleet, ticked: Ticked
         tending = Tending(app, plan.place)
         connection = await asyncpg.connect(server.dsn, server_settings={"statement_timeout": "0"})
         try:
-            behind = await ticking.end(app, connection, ticked, plan.still)
+            behind = await ticking.end(app, ticked, plan.still)
             return behind + await _watch(connection, tending, plan.still)
         finally:
             await connection.close()

@@ -12,8 +12,6 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import asyncpg
-
 from flowrun import Flowrun
 from tests.chaos import handlers
 
@@ -66,20 +64,14 @@ async def begin(dsn: str) -> Ticked:
     return ticked
 
 
-async def end(app: Flowrun, connection: asyncpg.Connection, ticked: Ticked, still: float) -> list[str]:
-    """Let those catch up that have to, and pause all. What is behind for too long is returned."""
+async def end(app: Flowrun, ticked: Ticked, still: float) -> list[str]:
+    """Let each tick once more, and pause them all. Those that do not are returned."""
     deadline = time.monotonic() + still
-    behind: list[str] = []
-    while time.monotonic() < deadline:
-        now = await connection.fetchval("select clock_timestamp()")
-        behind = [
-            f"schedule {one.key} still has to take the tick of {one.next_at} at {now}"
-            for one in await app.schedules.list()
-            if one.key in COMPLETE and one.next_at is not None and one.next_at < now - timedelta(seconds=2)
-        ]
-        if not behind:
-            break
+    before = {one.key: one.next_at for one in await app.schedules.list()}
+    behind = dict(before)
+    while behind and time.monotonic() < deadline:
         await asyncio.sleep(0.2)
+        behind = {one.key: one.next_at for one in await app.schedules.list() if one.next_at == before[one.key]}
     for key in RULES:
         with contextlib.suppress(*handlers.errors()):
             await app.schedules.pause(key)
@@ -87,7 +79,7 @@ async def end(app: Flowrun, connection: asyncpg.Connection, ticked: Ticked, stil
         assert schedule.next_at is not None
         ticked.end[schedule.key] = schedule.next_at
         ticked.dispatched[schedule.key] = schedule.dispatched
-    return behind
+    return [f"schedule {key} does not tick any more: next at {at}" for key, at in behind.items()]
 
 
 RUNS = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -11,6 +12,7 @@ import pytest
 
 from flowrun import DatabaseError, DatabaseUnavailable, Flowrun
 from flowrun.store import pool
+from flowrun.worker import intake, settler
 
 EVERYTHING = "select, insert, update, delete on all tables in schema flowrun"
 
@@ -123,6 +125,43 @@ async def test_a_lock_on_other_tables_costs_a_worker_no_lease(dsn: str, connecti
                 return bool(await connection.fetchval(later, since))
 
             await until(lives_on, 30.0)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_lock_that_comes_between_a_settle_and_what_it_released(
+    dsn: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    """The worker has the next job already, and cannot read what it is given: it gives the job back, and lives on.
+
+    Or its connection is lost in that moment. Either way it has nothing else to settle.
+    """
+    monkeypatch.setitem(pool.SESSION, "lock_timeout", "100ms")
+    refused = 0
+
+    async def take_in(*args: Any) -> Any:
+        nonlocal refused
+        if refused:
+            return await intake.take_in(*args)
+        async with connection.transaction():
+            await connection.execute("lock table flowrun.finished, flowrun.jobs in access exclusive mode")
+            if lost:
+                args[1].terminate()
+            try:
+                return await intake.take_in(*args)
+            except (*pool.LOST, asyncpg.exceptions.LockNotAvailableError):
+                refused += 1
+                raise
+
+    monkeypatch.setattr(settler, "take_in", take_in)
+    app = counting(dsn)
+    async with app.worker():
+        flow = app.flow("reads")
+        first = flow.add(app.job("count", {"n": 1}), name="first")
+        second = flow.add(app.job("count", {"n": first.result}), name="second")
+        flow.add(app.job("count", {"n": first.result}), after=second, name="third")
+        assert await (await flow.dispatch()).result(timeout=30) == 3
+    assert refused
+    assert await connection.fetchval("select count(*) from flowrun.attempts") == 0
 
 
 async def test_a_failover_to_a_server_that_only_reads(role: Role, caplog: pytest.LogCaptureFixture, until) -> None:
