@@ -10,9 +10,10 @@ from flowrun.client.hooks import HookEvent
 from flowrun.client.listing import FlowSummary, Trouble, WorkerStatus
 from flowrun.client.queues import QueuePause, QueueStatus
 from flowrun.client.retention import Pruned
-from flowrun.client.runs import Attempt, AuditEntry, FlowRun, FlowStatus, JobRun, JobStatus
+from flowrun.client.runs import FlowRun, JobRun
 from flowrun.client.schedules import ScheduleStatus
 from flowrun.client.specs import Flow, JobSpec
+from flowrun.client.statuses import Attempt, AuditEntry, FlowStatus, JobStatus
 from flowrun.config import Settings
 from flowrun.context import CallNext, Job, JobError, Parent, Transaction
 from flowrun.core import backoff

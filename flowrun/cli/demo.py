@@ -22,8 +22,9 @@ from flowrun.cli import terminal
 from flowrun.cli.database import opened
 from flowrun.cli.drawing import picture, written_lines
 from flowrun.cli.exits import FAILED, OK, UsageError
-from flowrun.client.runs import FlowRun, FlowStatus
+from flowrun.client.runs import FlowRun
 from flowrun.client.specs import Flow
+from flowrun.client.statuses import FlowStatus
 
 _ROWS = """
     select 'demo_orders ' || to_jsonb(o)::text from demo_orders o where id = $1

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from rich.text import Text
 from rich.tree import Tree
 
-from flowrun.client.runs import FlowStatus, JobStatus
+from flowrun.client.statuses import FlowStatus, JobStatus
 from flowrun.core.draw import waits
 from flowrun.core.flow import Flow, Node
 from flowrun.core.states import Condition

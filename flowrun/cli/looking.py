@@ -23,7 +23,8 @@ from flowrun.cli.asking import (
 )
 from flowrun.cli.drawing import picture, stored_lines
 from flowrun.cli.exits import OK, UsageError
-from flowrun.client.runs import Attempt, FlowRun, FlowStatus, JobStatus
+from flowrun.client.runs import FlowRun
+from flowrun.client.statuses import Attempt, FlowStatus, JobStatus
 from flowrun.core.states import FlowState, JobState
 from flowrun.store import reads
 
@@ -231,6 +232,8 @@ def _show_job(job: JobStatus, attempts: Sequence[Attempt]) -> None:
     facts = {
         "type": job.type, "node": job.name, "flow": job.flow_id, "queue": job.queue, "state": job.state,
         "attempts": job.attempt or None, "dispatched": job.created_at, "due": job.run_at, "started": job.started_at,
+        "tags": ", ".join(job.tags) or None, "key": job.key, "schedule": job.schedule, "tick": job.scheduled_for,
+        "limit": _limit(job), "sequence": job.sequence, "fair key": job.fair_key,
         "ended": job.finished_at, "worker": job.worker, "error": job.error,
         "progress": None if job.progress is None else f"{job.progress:.0%} {job.progress_message or ''}",
     }  # fmt: skip
@@ -242,6 +245,12 @@ def _show_job(job: JobStatus, attempts: Sequence[Attempt]) -> None:
         terminal.show(f"attempt {attempt.attempt} on {attempt.worker}: {attempt.error_type}: {attempt.message}")
         for line in (attempt.traceback or "").rstrip().splitlines():
             terminal.show(f"  {line}")
+
+
+def _limit(job: JobStatus) -> str | None:
+    if job.limit is None:
+        return None
+    return f"{job.limit} at once {f'with {job.limit_key}' if job.limit_key is not None else 'of its type'}"
 
 
 def _fields(status: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from flowrun import codec
 from flowrun.client import bulk, control
-from flowrun.client.runs import JobStatus
+from flowrun.client.statuses import JobStatus
 from flowrun.core.states import TERMINAL, FlowState, JobState, Outcome
 from flowrun.errors import ConfigurationError, NotFound, NotPossible
 from flowrun.sealing import shown

@@ -184,6 +184,8 @@ def _asked(spec: JobSpec[Any], explicit: JobOptions, where: str, dump: Dump) -> 
     stored = job_options.to_stored(explicit, where)
     if "start_by" in merged:
         stored["start_by"] = True
+    if tags := merged.get("tags"):
+        stored["tags"] = list(tags)  # the handler's, too: it is found by them where nobody knows the handler
     return _Asked(
         lanes.place(merged.get("queue", "default"), spec.type, merged),
         merged.get("priority", 5),

@@ -112,6 +112,17 @@ async def test_show_draws_a_flow(typed, shop) -> None:
     assert "Traceback" in out
 
 
+async def test_show_says_what_a_job_was_asked_for(typed, app) -> None:
+    async with app:
+        asked = app.job("send", tags=["mail", "slow"], key="ann", limit=("tenant-7", 5), fair_key="seven")
+        run = await asked.dispatch()
+    out = (await typed("show", run.id))[1]
+    for line in ("tags       mail, slow", "key        ann", "limit      5 at once with tenant-7", "fair key   seven"):
+        assert f"  {line}\n" in out
+    shown = json.loads((await typed("jobs", "--tag", "slow", "--json"))[1])
+    assert (shown["tags"], shown["key"], shown["limit"], shown["limit_key"]) == (["mail", "slow"], "ann", 5, "tenant-7")
+
+
 async def test_explain(typed, shop) -> None:
     assert "no worker that lives serves the queue 'far'" in (await typed("explain", shop["alone"].id))[1]
     assert "it waits for 'ask' to succeed" in (await typed("explain", shop["gated"].id, "ship"))[1]

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from flowrun import Flowrun, Job, NotFound, any_of, backoff
+from flowrun import Flowrun, Job, JobRun, NotFound, any_of, backoff
 from flowrun.store import control
 from flowrun.store.bulk import By
 from flowrun.store.finish import Settled
@@ -173,3 +173,47 @@ async def test_open_gates(app, step, until) -> None:
         assert len(await app.gates.list(limit=1)) == 1
         await run.cancel()
         assert await app.gates.list() == []
+
+
+async def test_what_a_job_was_asked_for_is_seen(app, connection) -> None:
+    @app.handler(tags=["mail", "slow"])
+    async def send(to: str) -> None: ...
+
+    @app.handler(limit=3)
+    async def few() -> None: ...
+
+    @app.cron("0 3 * * *", key="nightly")
+    @app.handler
+    async def report() -> None: ...
+
+    await app.migrate()
+    async with app, app.worker(queues=["elsewhere"]):
+        asked = send.job(to="ann").options(key="ann", limit=("tenant: 7", 5), fair_key="tenant 7")
+        first, second, third = [
+            await spec.dispatch()
+            for spec in (asked, few.job(), send.job(to="bob").options(sequence="account 7", tags=["late"]))
+        ]
+        flow = app.flow("order", key="order-1", tags=["shop"])
+        flow.add(send.job(to="cy").options(limit=2), name="mail")
+        run = await flow.dispatch()
+        tick = await app.schedules.trigger("nightly")
+
+        status = await first.status()
+        assert (status.tags, status.key, status.limit, status.limit_key, status.sequence, status.fair_key) == (
+            ["mail", "slow"], "ann", 5, "tenant: 7", None, "tenant 7",
+        )  # fmt: skip
+        status = await second.status()
+        assert (status.tags, status.key, status.limit, status.limit_key, status.fair_key) == ([], None, 3, None, None)
+        status = await third.status()
+        assert (status.tags, status.limit, status.limit_key, status.sequence) == (["late"], None, None, "account 7")
+        (status,) = (await run.status()).nodes.values()
+        assert (status.queue, status.limit, status.tags) == ("default", 2, ["mail", "slow"])
+        assert (await run.status()).tags == ("shop",)
+        assert isinstance(tick, JobRun)
+        status = await tick.status()
+        assert (status.schedule, status.scheduled_for is not None) == ("nightly", True)
+        assert [job.id for job in await app.jobs.list(tag="late")] == [third.id]
+        (row,) = await connection.fetch("select * from flowrun.job_status where key = 'ann'")
+        assert (row["id"], row["tags"], row["limit"], row["fair_key"]) == (first.id, ["mail", "slow"], 5, "tenant 7")
+        (row,) = await connection.fetch("select * from flowrun.job_status where schedule = 'nightly'")
+        assert row["id"] == tick.id

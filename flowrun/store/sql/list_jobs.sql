@@ -10,12 +10,9 @@ with recursive inside (id) as (
 select
     s.id, s.flow_id, s.name, s.type, s.queue, s.priority, s.state, s.attempt, s.optional, s.created_at, s.run_at,
     s.started_at, s.finished_at, s.worker, s.error_type, s.error, s.cause, s.progress, s.progress_message,
-    s.cancel_requested, s.dispatched_by, tick.schedule, tick.scheduled_for
+    s.cancel_requested, s.dispatched_by, s.schedule, s.scheduled_for,
+    s.tags, s.key, s."limit", s.limit_key, s.sequence, s.fair_key
 from flowrun.job_status s
-cross join lateral (
-    select j.options ->> 'schedule' as schedule, (j.options ->> 'scheduled_for')::timestamptz as scheduled_for
-    from flowrun.jobs j where j.id = s.id
-) tick
 where
     ($1::text is null or s.state = $1)
     and ($2::text is null or s.type = $2)
