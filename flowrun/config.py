@@ -109,8 +109,9 @@ def check_dsn(dsn: str) -> str:
         parts = urlsplit(dsn)
         parse_qsl(parts.query, strict_parsing=bool(parts.query))
         hosts = parts.netloc.rpartition("@")[2].split(",")
+        lone = parts.netloc.count("@") <= 1  # in a password it is written %40: what comes behind it is taken for a host
         ports = [host.rpartition("]")[2].partition(":")[2] for host in hosts]
-        readable = all(not port or (port.isdecimal() and 0 < int(port) < 65_536) for port in ports)
+        readable = lone and all(not port or (port.isdecimal() and 0 < int(port) < 65_536) for port in ports)
     except ValueError:
         readable = False
     if not readable or scheme not in {"postgresql", "postgres", "embedded"}:

@@ -21,6 +21,7 @@ from flowrun.cli import terminal
 from flowrun.cli.database import opened
 from flowrun.cli.drawing import STYLES
 from flowrun.cli.exits import UsageError
+from flowrun.cli.loading import load
 from flowrun.client.runs import FlowRun, JobRun
 from flowrun.config import Settings
 from flowrun.errors import NotFound
@@ -29,6 +30,10 @@ from flowrun.store import migrate
 T = TypeVar("T")
 
 Dsn = Annotated[str | None, Parameter(help="The database; default: the embedded PostgreSQL.")]
+App = Annotated[
+    str | None,
+    Parameter(name="--app", help="MODULE:APP: go through this app, with its codec, handlers, database and schema."),
+]
 Schema = Annotated[str, Parameter(help="The PostgreSQL schema that holds everything.")]
 AsJson = Annotated[
     bool, Parameter(name="--json", help="Print JSON: one object, or one a line where there are several.")
@@ -38,8 +43,13 @@ Reason = Annotated[str | None, Parameter(help="Why, for the audit.")]
 SCHEMA = Settings().schema
 
 
-def ask(dsn: str | None, schema: str, question: Callable[[Flowrun], Awaitable[T]]) -> T:
-    """The answer to ``question``, asked of the database."""
+def ask(dsn: str | None, schema: str, question: Callable[[Flowrun], Awaitable[T]], app: str | None = None) -> T:
+    """The answer to ``question``, asked of the database; through ``app`` (MODULE:APP) with all that it has."""
+    if app is not None:
+        found = load(app)
+        if dsn:
+            found.use_dsn(dsn)
+        return asyncio.run(_ask(found, question))
     with opened(dsn) as address:
         return asyncio.run(_ask(Flowrun(address, schema=schema), question))
 
@@ -105,7 +115,7 @@ def parse_moment(what: str, text: str | None) -> datetime | None:
         return None
     try:
         return datetime.fromisoformat(text).astimezone()
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, OSError):
         raise UsageError(f"{what} is a date and time as in 2026-11-23T08:00:00+01:00; got {_typed(text)}") from None
 
 

@@ -12,6 +12,7 @@ from flowrun.app import Flowrun
 from flowrun.cli.asking import (
     SCHEMA,
     Actor,
+    App,
     AsJson,
     Dsn,
     Reason,
@@ -70,6 +71,7 @@ def failed(
     actor: Actor = None,
     reason: Reason = None,
     dsn: Dsn = None,
+    app: App = None,
     schema: Schema = SCHEMA,
 ) -> int:
     """List the jobs that failed for good, run them again, or take them out of the list.
@@ -89,7 +91,7 @@ def failed(
     if action == "list":
         if id is not None:
             raise UsageError(f"flowrun show {id} shows one job")
-        _list(dsn, schema, words, limit, as_json=as_json)
+        _list(dsn, schema, words, limit, app, as_json=as_json)
         return OK
     if id is None and not words and not every:
         raise UsageError(f"flowrun failed {action} needs the id of a job, a filter, or --all")
@@ -109,7 +111,7 @@ def failed(
             return [known]
         return await _many(app, action, words, given, dry_run, by)
 
-    show_ids(ask(dsn, schema, question), "job", as_json=as_json, dry_run=dry_run)
+    show_ids(ask(dsn, schema, question, app), "job", as_json=as_json, dry_run=dry_run)
     return OK
 
 
@@ -121,8 +123,8 @@ def _many(
     return app.failed.discard_all(**words, every=not words, dry_run=dry_run, **by)
 
 
-def _list(dsn: str | None, schema: str, words: dict[str, Any], limit: int, *, as_json: bool) -> None:
-    rows = ask(dsn, schema, lambda app: app.failed.list(**words, limit=limit))
+def _list(dsn: str | None, schema: str, words: dict[str, Any], limit: int, app: str | None, *, as_json: bool) -> None:
+    rows = ask(dsn, schema, lambda app: app.failed.list(**words, limit=limit), app)
     columns = {
         "id": lambda row: row.id, "type": lambda row: row.type, "node": lambda row: row.name,
         "queue": lambda row: row.queue, "attempts": lambda row: row.attempt, "failed": lambda row: row.failed_at,

@@ -10,6 +10,7 @@ from flowrun.app import Flowrun
 from flowrun.cli import terminal
 from flowrun.cli.asking import (
     SCHEMA,
+    App,
     AsJson,
     Dsn,
     Schema,
@@ -96,6 +97,7 @@ def jobs(
     limit: int = 20,
     as_json: AsJson = False,
     dsn: Dsn = None,
+    app: App = None,
     schema: Schema = SCHEMA,
 ) -> int:
     """List jobs, the newest first.
@@ -136,6 +138,7 @@ def jobs(
             before=None if before is None else parse_id(before),
             limit=limit,
         ),
+        app,
     )
     columns = {
         "id": lambda row: row.id, "type": lambda row: row.type, "node": lambda row: row.name,
@@ -146,7 +149,7 @@ def jobs(
     return OK
 
 
-def show(id: str, *, as_json: AsJson = False, dsn: Dsn = None, schema: Schema = SCHEMA) -> int:
+def show(id: str, *, as_json: AsJson = False, dsn: Dsn = None, app: App = None, schema: Schema = SCHEMA) -> int:
     """Show a flow as a tree with states, attempts and times, or a job with its attempts.
 
     Parameters
@@ -161,7 +164,7 @@ def show(id: str, *, as_json: AsJson = False, dsn: Dsn = None, schema: Schema = 
             return await run.status(), await reads.flow_waits(app.client.database, run.id)
         return await run.status(), await run.attempts()
 
-    status, more = ask(dsn, schema, question)
+    status, more = ask(dsn, schema, question, app)
     if isinstance(status, FlowStatus):
         if as_json:
             show_json({**_fields(status), "nodes": {name: _fields(job) for name, job in status.nodes.items()}})
@@ -174,7 +177,9 @@ def show(id: str, *, as_json: AsJson = False, dsn: Dsn = None, schema: Schema = 
     return OK
 
 
-def gates(*, limit: int = 100, as_json: AsJson = False, dsn: Dsn = None, schema: Schema = SCHEMA) -> int:
+def gates(
+    *, limit: int = 100, as_json: AsJson = False, dsn: Dsn = None, app: App = None, schema: Schema = SCHEMA
+) -> int:
     """List what waits for a signal, the oldest first; answer with: flowrun signal FLOW SIGNAL JSON.
 
     Parameters
@@ -182,7 +187,7 @@ def gates(*, limit: int = 100, as_json: AsJson = False, dsn: Dsn = None, schema:
     limit
         At most so many.
     """
-    rows = ask(dsn, schema, lambda app: app.gates.list(limit=limit))
+    rows = ask(dsn, schema, lambda app: app.gates.list(limit=limit), app)
     columns = {
         "flow id": lambda row: row.flow_id, "flow": lambda row: row.flow, "node": lambda row: row.node,
         "signal": lambda row: row.signal, "answers": lambda row: row.answers, "since": lambda row: row.opened_at,
@@ -205,7 +210,13 @@ def workers(*, as_json: AsJson = False, dsn: Dsn = None, schema: Schema = SCHEMA
 
 
 def explain(
-    id: str, node: str | None = None, *, as_json: AsJson = False, dsn: Dsn = None, schema: Schema = SCHEMA
+    id: str,
+    node: str | None = None,
+    *,
+    as_json: AsJson = False,
+    dsn: Dsn = None,
+    app: App = None,
+    schema: Schema = SCHEMA,
 ) -> int:
     """Say why a flow has not ended, or why a job or a node is not running.
 
@@ -220,7 +231,7 @@ def explain(
     async def question(app: Flowrun) -> Any:
         return await (await find(app, id, node)).explain()
 
-    found = ask(dsn, schema, question)
+    found = ask(dsn, schema, question, app)
     if as_json:
         show_json(found)
     else:

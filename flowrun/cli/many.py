@@ -65,7 +65,15 @@ ALL = Filters()
 
 
 def do_many(
-    dsn: str | None, schema: str, verb: str, filters: Filters, *, as_json: bool, dry_run: bool, **more: Any
+    dsn: str | None,
+    schema: str,
+    verb: str,
+    filters: Filters,
+    *,
+    as_json: bool,
+    dry_run: bool,
+    app: str | None = None,
+    **more: Any,
 ) -> int:
     """Do ``verb`` to all that pass the filters; show their ids, or how many they were."""
     words = filters.given()
@@ -77,7 +85,7 @@ def do_many(
             raise UsageError(f"flowrun {verb} of {'flows' if filters.of_flows else 'jobs'} has no filter --{name}")
         return asked(**words, **more, dry_run=dry_run)
 
-    ids = ask(dsn, schema, question)
+    ids = ask(dsn, schema, question, app)
     show_ids(ids, "flow" if filters.of_flows else "job", as_json=as_json, dry_run=dry_run)
     return OK
 

@@ -12,6 +12,7 @@ from flowrun.cli import terminal
 from flowrun.cli.asking import (
     SCHEMA,
     Actor,
+    App,
     AsJson,
     Dsn,
     Reason,
@@ -59,7 +60,7 @@ def cancel(
     known = _one_or_many("cancel", id, filters, dry_run=dry_run)
     if known is None:
         by: dict[str, Any] = {"actor": actor_or_me(actor), "reason": reason}
-        more = by | ({"compensate": compensate} if filters.of_flows else {})
+        more: dict[str, Any] = by | ({"compensate": compensate} if filters.of_flows else {})
         return do_many(dsn, schema, "cancel", filters, as_json=as_json, dry_run=dry_run, **more)
 
     async def question(app: Flowrun) -> str:
@@ -84,6 +85,7 @@ def retry(
     actor: Actor = None,
     reason: Reason = None,
     dsn: Dsn = None,
+    app: App = None,
     schema: Schema = SCHEMA,
 ) -> int:
     """Run a flow's failed nodes again, or a job that failed. Prints how many jobs run again.
@@ -107,7 +109,7 @@ def retry(
             raise UsageError("--args are arguments of jobs")
         by: dict[str, Any] = {"actor": actor_or_me(actor), "reason": reason}
         more = by if filters.of_flows else by | {"args": given}
-        return do_many(dsn, schema, "retry", filters, as_json=as_json, dry_run=dry_run, **more)
+        return do_many(dsn, schema, "retry", filters, as_json=as_json, dry_run=dry_run, app=app, **more)
 
     async def question(app: Flowrun) -> int:
         run = await find(app, known, node)
@@ -118,7 +120,7 @@ def retry(
         await run.retry(args=given, actor=actor_or_me(actor), reason=reason)
         return 1
 
-    terminal.show(str(ask(dsn, schema, question)))
+    terminal.show(str(ask(dsn, schema, question, app)))
     return OK
 
 
@@ -130,6 +132,7 @@ def resolve(
     actor: Actor = None,
     reason: Reason = None,
     dsn: Dsn = None,
+    app: App = None,
     schema: Schema = SCHEMA,
 ) -> int:
     """Let a job count as succeeded, whatever its state.
@@ -148,7 +151,7 @@ def resolve(
     async def question(app: Flowrun) -> None:
         await _one(await find(app, id, node)).resolve(value, actor=actor_or_me(actor), reason=reason)
 
-    ask(dsn, schema, question)
+    ask(dsn, schema, question, app)
     return OK
 
 
@@ -186,6 +189,7 @@ def signal(
     actor: Actor = None,
     reason: Reason = None,
     dsn: Dsn = None,
+    app: App = None,
     schema: Schema = SCHEMA,
 ) -> int:
     """Send a signal to a flow. Fails if one of that name has come already.
@@ -207,7 +211,7 @@ def signal(
             raise UsageError(f"{id} is a job; a signal is sent to a flow")
         return await run.signal(name, sent, actor=actor_or_me(actor), reason=reason)
 
-    if ask(dsn, schema, question):
+    if ask(dsn, schema, question, app):
         return OK
     terminal.complain(f"the signal {name!r} has come already; the first one counts")
     return FAILED

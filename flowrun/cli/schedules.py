@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from flowrun.app import Flowrun
 from flowrun.cli import terminal
-from flowrun.cli.asking import SCHEMA, Actor, AsJson, Dsn, Reason, Schema, actor_or_me, ask, show_json, show_rows
+from flowrun.cli.asking import SCHEMA, Actor, App, AsJson, Dsn, Reason, Schema, actor_or_me, ask, show_json, show_rows
 from flowrun.cli.exits import FAILED, OK, UsageError
 from flowrun.client.schedules import ScheduleStatus
 
@@ -20,6 +20,7 @@ def schedules(
     reason: Reason = None,
     as_json: AsJson = False,
     dsn: Dsn = None,
+    app: App = None,
     schema: Schema = SCHEMA,
 ) -> int:
     """List the schedules, or show, explain, pause, resume, trigger or remove one. A trigger prints what it dispatched.
@@ -45,7 +46,7 @@ def schedules(
         explanation = ask(dsn, schema, lambda app: app.schedules.explain(key))
         show_json(explanation) if as_json else terminal.show(str(explanation))
     elif action == "trigger":
-        run = ask(dsn, schema, lambda app: app.schedules.trigger(key, overlap=overlap, **by))
+        run = ask(dsn, schema, lambda app: app.schedules.trigger(key, overlap=overlap, **by), app)
         terminal.show(str(run.id))
     elif action == "remove":
         if not ask(dsn, schema, lambda app: app.schedules.remove(key, **by)):

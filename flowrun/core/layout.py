@@ -251,8 +251,11 @@ class Layout:
         if len(joins) == 1 and not required and vertex.kind is not Kind.MAP:
             vertex.need, vertex.parents = joins[0][0].count, joins[0][1]
             return
+        names: dict[str, int] = {}
         for join, parents in joins:
             name = f"{vertex.name}/({join.count} of {len(parents)})"
+            names[name] = alike = names.get(name, 0) + 1
+            name += f"-{alike}" if alike > 1 else ""
             choice = Vertex(Kind.JOIN, name, vertex.flow, None, None, parents)
             choice.need = join.count
             number = self._append(choice, None)

@@ -7,8 +7,8 @@ import contextlib
 import logging
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeAlias, TypeVar, cast
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -179,7 +179,7 @@ class Database:
 
     async def open(self) -> None:
         """Connect; DatabaseUnavailable says where to, without the password."""
-        with translated(self.dsn):
+        with translated(self.dsn), understood():
             self._pool = await asyncpg.create_pool(
                 self.dsn,
                 min_size=1,
@@ -243,13 +243,15 @@ class Database:
         self, settings: Mapping[str, str] | None = None, *, dsn: str | None = None, patience: float | None = None
     ) -> Any:
         """A connection of one's own, with server settings; ``patience``: seconds that an answer may take."""
-        connection: Any = await asyncpg.connect(
-            dsn or self.dsn,
-            timeout=cast(Any, self._timeout),
-            server_settings=self._settings(settings or {}),
-            connection_class=Link,
-            **self._cache(),
-        )
+        connection: Any = None
+        with understood():
+            connection = await asyncpg.connect(
+                dsn or self.dsn,
+                timeout=cast(Any, self._timeout),
+                server_settings=self._settings(settings or {}),
+                connection_class=Link,
+                **self._cache(),
+            )
         await keep_alive(connection)
         connection.patience = patience
         return connection
@@ -331,6 +333,20 @@ class translated:  # noqa: N801 - reads as a statement: `with translated(dsn):`
             pooler = isinstance(error, asyncpg.ProtocolViolationError) and "startup parameter" in str(error)
             kind = PoolerInTheWay if pooler else DatabaseUnavailable
             raise kind(f"cannot reach PostgreSQL at {where(self._dsn)}: {reason(error)}") from error
+
+
+@contextmanager
+def understood() -> Iterator[None]:
+    """A DSN that the driver stumbles over is refused. It is not repeated, nor what the driver says: it quotes it."""
+    try:
+        yield
+    except asyncpg.InterfaceError:
+        raise
+    except (LookupError, ValueError, TypeError):
+        raise ConfigurationError(
+            "the DSN cannot be read (it is not repeated here): look at its hosts, ports and options, and write what is "
+            "special in names and passwords as %40"
+        ) from None
 
 
 def given_up(error: BaseException, dsn: str) -> DatabaseError:

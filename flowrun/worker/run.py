@@ -240,7 +240,9 @@ def _filled_in(job: Claimed) -> dict[str, Any]:
     """A job's arguments with the results they refer to. Raises InvalidArguments."""
     plain: dict[str, Any] = codec.load(job.args)
     results = [None if value is None else codec.load(value) for value in job.values or ()]
-    for value in (plain, *results):
+    if type(plain) is not dict:
+        opened(PLAIN, job)
+    for value in results:
         if type(value) is str and foreign(value):
             opened(PLAIN, job)
     try:

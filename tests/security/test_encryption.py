@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -423,7 +424,7 @@ async def test_a_codec_that_fails_loses_nothing_and_tells_nothing(dsn: str, conn
         assert (await run.wait(timeout=40)).state == "failed"
 
 
-async def test_the_command_line_says_what_it_cannot_show(dsn: str, shell: Any) -> None:
+async def test_the_command_line_says_what_it_cannot_show(dsn: str, shell: Any, tmp_path: Path) -> None:
     app = program(dsn, codec(k1=OLD))
     async with app, app.worker(concurrency=1):
         run = await app.job("refuse", {"value": f"bad {MARK}"}).dispatch()
@@ -431,6 +432,12 @@ async def test_the_command_line_says_what_it_cannot_show(dsn: str, shell: Any) -
     for words in (("show", str(run.id)), ("failed", "--json")):
         code, out, _ = await shell.run(*words, "--dsn", dsn)
         assert (code, MARK in out, "encrypted (key id k1)" in out) == (0, False, True)
+    (tmp_path / "sealed.py").write_text(
+        f"from flowrun import Flowrun\nfrom flowrun.encryption import Encryption\n"
+        f"app = Flowrun({dsn!r}, codec=Encryption({{'k1': {OLD!r}}}))\n"
+    )
+    code, out, err = await shell.run("show", str(run.id), "--app", "sealed:app")
+    assert (code, f"refused bad {MARK}" in out) == (0, True), err
 
 
 def test_the_cipher_is_the_one_that_was_specified(monkeypatch: pytest.MonkeyPatch) -> None:
