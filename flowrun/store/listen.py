@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from flowrun.core.lanes import SEPARATOR
 from flowrun.store.pool import Connection
+from flowrun.store.statement import Statements
 
 Heard = Callable[[str, str], None]
 """Called with channel and payload."""
@@ -31,6 +33,11 @@ class Channels:
         return "flowrun_" + hashlib.blake2s(f"{self._schema}:{what}".encode(), digest_size=16).hexdigest()
 
 
+def place(queue: str, payload: str) -> str:
+    """Where something is ready, as told on the channel of ``queue``: in itself, or in a lane of it."""
+    return queue + SEPARATOR if payload == "lane" else queue
+
+
 async def listen(connection: Connection, channels: Iterable[str], heard: Heard) -> None:
     """Have ``heard`` called for every notification on ``channels`` while the connection lives."""
 
@@ -44,3 +51,8 @@ async def listen(connection: Connection, channels: Iterable[str], heard: Heard) 
 async def round_trip(connection: Connection, timeout: float) -> None:
     """Raise unless the server answers within ``timeout`` seconds: a dead link can look healthy for ever."""
     await connection.execute("select 1", timeout=timeout)
+
+
+async def hang_up(connection: Connection, sql: Statements, sessions: Iterable[int]) -> None:
+    """End sessions that listen, by their server processes, since nobody reads what they are told."""
+    await connection.execute(sql["hang_up"], list(sessions))

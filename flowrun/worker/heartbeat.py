@@ -1,7 +1,8 @@
-"""The pulse of a worker: heartbeats and notifications, on a thread of their own.
+"""The pulse of a worker: heartbeats and what it is told, on a thread of their own.
 
-A handler that blocks the event loop must not cost the worker its leases, and a connection that listens must always be
-read: a server process that cannot deliver keeps its snapshot, and the whole database bloats.
+A handler that blocks the event loop must not cost the worker its leases. And a connection that listens must always be
+read: a server process that cannot deliver keeps its snapshot, and the whole database bloats. So the claimers, which
+listen for their queues in the worker's loop, lose their connections when that is blocked for long.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from uuid import UUID
 import anyio
 
 from flowrun import codec
-from flowrun.core.lanes import SEPARATOR
 from flowrun.core.options import SYSTEM_QUEUE
 from flowrun.store import listen, upkeep
 from flowrun.store.pool import LOST, reason
@@ -28,6 +28,8 @@ logger = logging.getLogger("flowrun.worker")
 
 RETRY = 0.5
 """Seconds between attempts to connect."""
+UNREAD = 5.0
+"""Seconds that claimers may listen and not read."""
 ECHO = 1.0
 """Seconds in which a worker hears what it said to itself. It tries twice before it says that it is deaf."""
 
@@ -138,7 +140,8 @@ class Heartbeat:
         options = {"synchronous_commit": "off", "lock_timeout": f"{settings.lease * 1000 / 6:.0f}ms"}
         connection = await client.database.connect(options, dsn=settings.listen_dsn)
         if self._listens:
-            self._channels = {client.channels.queue(queue): queue for queue in [*session.queues, SYSTEM_QUEUE]}
+            if not session.claimers_listen:
+                self._channels = {client.channels.queue(queue): queue for queue in [*session.queues, SYSTEM_QUEUE]}
             await listen.listen(connection, [client.channels.control, *self._channels], self._heard)
             self._tell(self._listening.set)
         # Whatever was announced while nobody listened: look everywhere. Listening comes first, looking second.
@@ -150,6 +153,7 @@ class Heartbeat:
         settings = session.client.settings
         beats = 0
         while not stop.is_set():
+            await self._hang_up(connection)
             if self._watch.seconds > settings.block_limit:
                 logger.error(
                     "worker %s: its event loop has been blocked for %.0f s; it sends no more heartbeats until it runs, "
@@ -157,6 +161,7 @@ class Heartbeat:
                 )  # fmt: skip
                 while self._watch.seconds and not stop.is_set():
                     await self._wait(stop, RETRY)
+                    await self._hang_up(connection)
             beat = await upkeep.beat(
                 connection, session.client.database.sql, worker_id=session.id, lease=settings.lease
             )
@@ -185,6 +190,13 @@ class Heartbeat:
             await upkeep.complain(connection, session.client.database.sql, session.id, text)
             self._complained = text
 
+    async def _hang_up(self, connection: Any) -> None:
+        """End the claimers' sessions while the loop that should read them is blocked; they connect again."""
+        session = self._session
+        if self._watch.seconds > UNREAD and session.listeners:
+            listeners, session.listeners = session.listeners, set()
+            await listen.hang_up(connection, session.client.database.sql, listeners)
+
     async def _wait(self, stop: asyncio.Event, seconds: float | None) -> None:
         try:
             await asyncio.wait_for(stop.wait(), seconds)
@@ -194,8 +206,7 @@ class Heartbeat:
     def _heard(self, channel: str, payload: str) -> None:
         session = self._session
         if channel != session.client.channels.control:
-            queue = self._channels[channel]
-            self._tell(session.wake.ring, [queue + SEPARATOR if payload == "lane" else queue])
+            self._tell(session.wake.ring, [listen.place(self._channels[channel], payload)])
         elif payload == "queues":
             self._tell(session.stale.set)
         elif payload == "schedules":

@@ -137,6 +137,10 @@ class Session:
         """Queues of which no job may begin."""
         self.stale = asyncio.Event()
         """A queue was changed: its settings are to be looked at again."""
+        self.claimers_listen = settings.listen_dsn is None and not settings.pooler
+        """Whether what becomes ready is heard by who claims it; else by the heartbeat, or by nobody."""
+        self.listeners: set[int] = set()
+        """Server processes of the claimers that listen."""
         self.handoff_queues: list[str] = []
         """Those whose jobs may be taken over straight from a settle: nobody counts them."""
         self.under_limit: dict[int, UnderLimit] = {}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 
 import asyncpg
 import pytest
 
 from flowrun import Flowrun
 from flowrun.store import upkeep
+from flowrun.worker import blocked, heartbeat
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -49,6 +52,15 @@ async def test_a_worker_survives_the_death_of_its_connections(dsn: str, connecti
     assert await connection.fetchval("select count(*) from flowrun.leases") == 0
 
 
+async def listeners(connection) -> set[int]:
+    """The sessions that claim listen for what they could claim: known by what they have last asked."""
+    rows = await connection.fetch(
+        "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+        " and (query like '%select r.ctid%' or query like '%chr(31)%')"
+    )
+    return {row[0] for row in rows}
+
+
 async def test_pickup_is_quick_again_after_the_listener_was_killed(dsn: str, connection, until) -> None:
     app = Flowrun(dsn, lease=8.0, poll=30.0)
 
@@ -57,17 +69,53 @@ async def test_pickup_is_quick_again_after_the_listener_was_killed(dsn: str, con
 
     async with app.worker(concurrency=2), Flowrun(dsn) as other:
         await (await other.job("nothing").dispatch()).result(timeout=10)
-        assert await kill_sessions(connection, "%expires_at%") == 1
+        await until(lambda: listeners(connection))
+        (before,) = await listeners(connection)
+        await connection.execute("select pg_terminate_backend($1)", before)
 
-        async def listens() -> bool:
-            return bool(
-                await connection.fetchval(
-                    "select count(*) from pg_stat_activity where datname = current_database() and query ilike '%expires_at%'"
-                )
-            )
+        async def listens_again() -> bool:
+            return bool(await listeners(connection) - {before})
 
-        await until(listens)
+        await until(listens_again)
         # The poll is 30 s away: only a notification can bring this one in time.
+        await (await other.job("nothing").dispatch()).result(timeout=10)
+
+
+async def test_what_listens_in_a_blocked_loop_is_hung_up_and_listens_again(
+    dsn: str, connection, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server process would wait for somebody to read, with its snapshot held."""
+    monkeypatch.setattr(blocked, "TICK", 0.05)
+    monkeypatch.setattr(heartbeat, "UNREAD", 0.3)
+    begun, gone = threading.Event(), threading.Event()
+    app = Flowrun(dsn, lease=1.0, poll=30.0, block_limit=60.0)
+
+    @app.handler
+    async def block() -> None:
+        begun.set()
+        deadline = time.monotonic() + 40
+        while time.monotonic() < deadline and not gone.is_set():
+            time.sleep(0.01)  # noqa: ASYNC251 - the point
+
+    @app.handler
+    async def nothing() -> None: ...
+
+    async def watch(before: set[int]) -> None:
+        observer = await asyncpg.connect(dsn)
+        await asyncio.to_thread(begun.wait, 40)
+        while before & await listeners(observer):
+            await asyncio.sleep(0.01)
+        gone.set()
+        await observer.close()
+
+    async with app.worker(concurrency=2), Flowrun(dsn) as other:
+        await until(lambda: listeners(connection))
+        before = await listeners(connection)
+        thread = threading.Thread(target=lambda: asyncio.run(watch(before)), daemon=True)
+        thread.start()
+        await (await block.dispatch()).result(timeout=50)
+        assert gone.is_set()
+        await until(lambda: listeners(connection))
         await (await other.job("nothing").dispatch()).result(timeout=10)
 
 
