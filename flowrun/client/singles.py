@@ -1,7 +1,7 @@
 """Jobs dispatched one by one, written together: what came while the last insert was under way goes with the next.
 
-There is no timer: who dispatches alone waits for nobody. Many at once share a statement and a commit: 32 at once get
-twice to thrice the rate that they had each on a connection of its own (see docs/design.md).
+There is no timer: who dispatches alone waits for nobody, and writes itself. Many at once share a statement and a
+commit: 32 at once get twice to thrice the rate that they had each on a connection of its own (see docs/design.md).
 """
 
 from __future__ import annotations
@@ -77,6 +77,10 @@ class Singles:
         self._waiting: list[_Waiting] = []
         self._wanted = asyncio.Event()
         self._running = False
+        self._under_way = 0
+        """Inserts."""
+        self._crowd = False
+        """The last insert was several callers'."""
         self._doubtful: list[tuple[UUID, int]] = []
         """Leases, by worker, whose insert was sent and never answered."""
         self.takers: list[Taker] = []
@@ -85,6 +89,9 @@ class Singles:
         """Store ``jobs``, durably when it returns, and wake workers. Cancelled, they may be stored or not."""
         if not self._running:  # the app is not open, which is what the pool will say
             await self._insert(jobs)
+            return
+        if not (self._under_way or self._waiting or self._crowd):
+            await self._write_alone(jobs)
             return
         waiting = _Waiting(jobs, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
@@ -110,13 +117,29 @@ class Singles:
                 if not waiting.written.done():
                     waiting.written.set_exception(FlowrunError("the app was closed while it dispatched"))
 
+    async def _write_alone(self, jobs: Sequence[JobRow]) -> None:
+        """Nobody else dispatches: no task to wake, and to be woken by."""
+        self._under_way += 1
+        try:
+            await shielded(self._insert(jobs))
+        finally:
+            self._under_way -= 1
+            if self._waiting or self._doubtful:
+                self._wanted.set()
+
     async def _write_on(self) -> None:
         while True:
             with anyio.move_on_after(RETRY if self._doubtful else None):
                 await self._wanted.wait()
             self._wanted.clear()
-            while self._waiting:
-                await self._write(self._next())
+            while self._waiting and self._under_way < WRITERS:
+                batch = self._next()
+                self._crowd = len(batch) > 1
+                self._under_way += 1
+                try:
+                    await self._write(batch)
+                finally:
+                    self._under_way -= 1
                 await anyio.lowlevel.checkpoint()
             if self._doubtful:
                 await self._look_after_doubtful()
@@ -154,11 +177,7 @@ class Singles:
         scheduled = any(job.delay is not None or job.run_at is not None for job in jobs)
         for taker in self.takers:
             if (offer := taker.offer(jobs)) is not None:
-                taken: Sequence[Claimed] = ()
-                try:
-                    taken = await self._insert_taken(jobs, offer)
-                finally:
-                    taker.take(offer, taken)
+                taken = await self._insert_taken(jobs, offer, taker)
                 if len(taken) < len(jobs):
                     ids = {job.id for job in taken}
                     self._notifier.wake({job.queue for job in jobs if job.id not in ids}, scheduled=scheduled)
@@ -173,19 +192,20 @@ class Singles:
         await self._database.repeat(verb)
         self._notifier.wake(ready, scheduled=scheduled, told=bool(messages))
 
-    async def _insert_taken(self, jobs: Sequence[JobRow], offer: Offer) -> list[Claimed]:
+    async def _insert_taken(self, jobs: Sequence[JobRow], offer: Offer, taker: Taker) -> Sequence[Claimed]:
         """Write ``jobs``, some of them into a worker's lease. After a lost answer that lease is void."""
         sql = self._database.sql
+        taken: Sequence[Claimed] | None = None
         lost = False
 
-        async def verb(connection: Connection) -> list[Claimed]:
-            nonlocal lost
+        async def verb(connection: Connection) -> None:
+            nonlocal lost, taken
             await self._give_back(connection)
             if lost:
                 await insert.insert_jobs(connection, sql, jobs)
-                return []
+                return
             try:
-                return await insert.insert_taken(
+                taken = await insert.insert_taken(
                     connection, sql, jobs, worker_id=offer.worker_id, lease=offer.lease, take=offer.take,
                     changes=offer.changes,
                 )  # fmt: skip
@@ -193,8 +213,14 @@ class Singles:
                 lost = True
                 self._doubtful.append((offer.worker_id, offer.lease))
                 raise
+            taker.take(offer, taken)  # at once: they do not wait until the pool has its connection back
 
-        return await self._database.repeat(verb)
+        try:
+            await self._database.repeat(verb)
+        finally:
+            if taken is None:
+                taker.take(offer, ())
+        return taken or ()
 
     async def _look_after_doubtful(self) -> None:
         try:
