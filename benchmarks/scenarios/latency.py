@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks import pick_up, servers
 from benchmarks.contest import Contest, Figure, Goal
+from benchmarks.floor import store
 
 GAP = 0.02
 """Seconds between two dispatches."""
@@ -26,18 +27,28 @@ TOGETHER = 20
 def contests(dsn: str, scale: float) -> list[Contest]:
     """With the worker in another process, idle and with half of its consumers busy, and in the dispatcher's own."""
     jobs = max(10, round(300 * scale))
+    alone = Contest(
+        f"pick-up in the same process, {jobs} jobs {GAP * 1e3:.0f} ms apart",
+        partial(_pick_up, dsn, jobs, "flowrun", True, False),
+        partial(_commits, dsn, jobs),
+        [Figure("p50", "ms", "p50", goal=Goal(0.5, of_flowrun=True)), Figure("p99", "ms", "p99")],
+        against="one row's commit",
+    )
     return [
-        Contest(
-            f"pick-up {where}, {jobs} jobs {GAP * 1e3:.0f} ms apart",
-            partial(_pick_up, dsn, jobs, "flowrun", own_process, loaded),
-            partial(_pick_up, dsn, jobs, "floor", own_process, loaded),
-            [Figure("p50", "ms", "p50", goal=goal), Figure("p99", "ms", "p99", goal=worst)],
-        )
-        for where, own_process, loaded, goal, worst in (
-            ("by another process", False, False, Goal(1.0), Goal(5.0, of_flowrun=True)),
-            ("by another process at half load", False, True, None, None),
-            ("in the same process", True, False, Goal(0.5, of_flowrun=True), None),
-        )
+        alone,
+        *(
+            Contest(
+                f"pick-up {where}, {jobs} jobs {GAP * 1e3:.0f} ms apart",
+                partial(_pick_up, dsn, jobs, "flowrun", own_process, loaded),
+                partial(_pick_up, dsn, jobs, "floor", own_process, loaded),
+                [Figure("p50", "ms", "p50", goal=goal), Figure("p99", "ms", "p99", goal=worst)],
+            )
+            for where, own_process, loaded, goal, worst in (
+                ("by another process", False, False, Goal(1.0), Goal(5.0, of_flowrun=True)),
+                ("by another process at half load", False, True, None, None),
+                ("in the same process, beside insert and claim", True, False, None, None),
+            )
+        ),
     ]
 
 
@@ -58,6 +69,23 @@ async def _pick_up(dsn: str, jobs: int, side: str, own_process: bool, loaded: bo
                 await load(TOGETHER, SLOW)
             await asyncio.sleep(GAP / 2)
         times = sorted(nanoseconds / 1e6 for nanoseconds in (await seen())[WARM:])
+    return {"p50": times[len(times) // 2], "p99": times[int(len(times) * 0.99)]}
+
+
+async def _commits(dsn: str, jobs: int) -> dict[str, float]:
+    """What a row costs that is durable: nothing that is stored before it runs can start sooner."""
+    async with servers.fresh_database(dsn) as database:
+        connection = await store.connect(database)
+        await connection.execute(store.SQL["schema"])
+        statement = await connection.prepare("insert into floor.commits (id, result) values ($1, $2)")
+        times = []
+        for id in store.new_ids(jobs + WARM):
+            begun = time.monotonic_ns()
+            await statement.fetch(id, b'{"sent":1}')
+            times.append((time.monotonic_ns() - begun) / 1e6)
+            await asyncio.sleep(GAP)
+        connection.terminate()
+    times = sorted(times[WARM:])
     return {"p50": times[len(times) // 2], "p99": times[int(len(times) * 0.99)]}
 
 
