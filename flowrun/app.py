@@ -191,16 +191,19 @@ class Flowrun(Registering):
         concurrency: int | None = None,
         rate: tuple[int, float] | None = None,
         paused: bool | None = None,
+        **defaults: Unpack[JobOptions],
     ) -> None:
         """Say how many jobs of a queue may run at once and start in so many seconds, on all workers together.
 
         Written when a worker of this app starts, for all workers; later changes by ``app.queues`` hold until then.
-        ``paused`` only says how a queue begins of which nothing is known: a worker that starts resumes nothing. Raises
-        ConfigurationError.
+        ``paused`` only says how a queue begins of which nothing is known: a worker that starts resumes nothing.
+        ``defaults`` are options of jobs that this program dispatches to it, where neither the dispatch nor the flow nor
+        the handler says otherwise. Raises ConfigurationError.
 
             app.queue("emails", concurrency=10, rate=(100, 60.0))
         """
         self._declared[name] = check_setting(name, concurrency, rate, paused)
+        self.client.of_queues[name] = job_options.check_of_queue(defaults, f"queue {name!r}")
 
     def retention(
         self,

@@ -34,6 +34,7 @@ from flowrun.core.flow import Node
 from flowrun.core.growth import Growth, compile_growth
 from flowrun.core.job import JobSpec as CoreJobSpec
 from flowrun.core.node import conditions
+from flowrun.core.options import JobOptions
 from flowrun.core.plan import Plan
 from flowrun.core.references import contains, take_out
 from flowrun.core.vertex import NO_ARGUMENTS, ONLY_THE_JOB, Encoded
@@ -73,6 +74,8 @@ class Client:
         self.sealing = Sealing(settings.codec)
         """What encrypts, where the app has a codec."""
         self.channels = Channels(settings.schema)
+        self.of_queues: dict[str, JobOptions] = {}
+        """Options that a queue's jobs have, where nobody else says any."""
         self.calls = Calls(self)
         """What runs when a job has failed."""
         self.hooks = Hooks(self)

@@ -179,6 +179,7 @@ class _Asked(NamedTuple):
 
 
 def _asked(spec: JobSpec[Any], explicit: JobOptions, where: str, dump: Dump) -> _Asked:
+    explicit = _with_those_of_queue(spec, explicit)
     merged = job_options.merge(explicit, spec.defaults, job_options.DEFAULTS)
     job_options.check_together(merged, where)
     stored = job_options.to_stored(explicit, where)
@@ -196,6 +197,18 @@ def _asked(spec: JobSpec[Any], explicit: JobOptions, where: str, dump: Dump) -> 
         stored,
         merged.get("start_by"),
     )
+
+
+def _with_those_of_queue(spec: JobSpec[Any], explicit: JobOptions) -> JobOptions:
+    """The options that are said, and those of the queue where nobody else says any.
+
+    They are stored with the job: a worker knows what its handlers say, and not what the dispatching program does.
+    """
+    of_queues = spec.of_queues
+    if not of_queues:
+        return explicit
+    of_queue = of_queues.get(explicit.get("queue") or spec.defaults.get("queue") or "default", {})
+    return job_options.merge(explicit, {name: of for name, of in of_queue.items() if name not in spec.defaults})
 
 
 def _start(id: UUID, by: datetime | float) -> DeadlineRow:

@@ -68,6 +68,13 @@ class JobSpec(Generic[R_co]):
             item=self.item,
         )
 
+    @property
+    def of_queues(self) -> Mapping[str, JobOptions]:
+        """By queue: options of its jobs, where neither they nor their handler says otherwise. None, where nobody here
+        knows the handler: what it says would have to win."""
+        found: Mapping[str, JobOptions] = getattr(self._dispatcher, "of_queues", None) or {}
+        return found if found and self._dispatcher.registry.find(self.type) is not None else {}
+
     def as_callback(self, where: str) -> dict[str, Any]:
         """The job as it is stored with another after whose failure it runs. Raises ConfigurationError without an
         app."""

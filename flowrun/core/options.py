@@ -146,6 +146,19 @@ def merge(*layers: Mapping[str, Any]) -> JobOptions:
     return cast(JobOptions, merged)
 
 
+OWN: Final = ("queue", "key", "on_conflict", "key_ttl", "debounce", "throttle", "retention")
+"""Options that a queue has none of: they are a job's own, or said elsewhere (``app.retention``)."""
+
+
+def check_of_queue(options: Mapping[str, Any], where: str) -> JobOptions:
+    """Options as the defaults of a queue. Raises ConfigurationError."""
+    for name in OWN:
+        if options.get(name) is not None:
+            hint = ": app.retention(..., queue=...) says it" if name == "retention" else ""
+            raise ConfigurationError(f"{where}: {name}= is no option of a queue{hint}")
+    return check(options, where)
+
+
 def check_together(options: JobOptions, where: str) -> None:
     """Raise ConfigurationError for options that exclude each other."""
     if "limit" in options and "sequence" in options:

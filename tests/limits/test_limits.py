@@ -331,3 +331,34 @@ def test_names_of_lanes() -> None:
         assert lanes.is_lane(place)
         assert lanes.queue_of(place) == "q"
     assert len({lanes.place("q", "t", {"limit": ("t", 3)}), lanes.place("q", "t", {"limit": 3})}) == 2
+
+
+async def test_options_of_a_queue_are_the_last_to_count(app, connection) -> None:
+    """Precedence: dispatch, then flow, then handler, then queue."""
+    app.queue("mail", attempts=1, priority=8, timeout=0.05, tags=["mail"], optional=True)
+    app.queue("other", priority=2)
+
+    @app.handler(queue="mail", priority=7)
+    async def send(job: Job, seconds: float = 0.0) -> list[object]:
+        await asyncio.sleep(seconds)
+        return [job.priority, job.attempts, list(job.tags)]
+
+    async with app, app.worker(queues=["mail", "other"]):
+        assert await (await send.dispatch()).result(timeout=20) == [7, 1, ["mail"]]
+        spec = send.job().options(attempts=4, priority=1, tags=["own"])
+        assert await (await spec.dispatch()).result(timeout=20) == [1, 4, ["own"]]
+        assert await (await send.job().options(queue="other").dispatch()).result(timeout=20) == [7, 3, []]
+        flow = app.flow("letters", attempts=2, backoff=backoff.constant(0.0))
+        flow.add(send.job(), name="first")
+        slow = flow.add(send.job(seconds=30.0), name="slow")
+        flow.add(send.job(), after=slow, name="after one that may fail")
+        status = await (await flow.dispatch()).wait(timeout=20)
+        assert [job.state for job in status.nodes.values()] == ["succeeded", "failed", "succeeded"]
+        assert (status["slow"].optional, status["slow"].attempt, status.state) == (True, 2, "succeeded")
+
+        by_name = await app.job("elsewhere", queue="mail").dispatch()  # what its handler says is not known here
+        assert (await by_name.status()).priority == 5
+    with pytest.raises(ConfigurationError, match="queue 'mail': key= is no option of a queue"):
+        app.queue("mail", key="k")
+    with pytest.raises(ConfigurationError, match="queue 'mail': attempts= must be"):
+        app.queue("mail", attempts=0)
