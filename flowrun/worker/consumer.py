@@ -9,7 +9,7 @@ import anyio
 
 from flowrun.core.attempt import Claimed
 from flowrun.worker import stacks, stubborn
-from flowrun.worker.leftovers import Leftovers
+from flowrun.worker.leftovers import CONSUMERS, Leftovers
 from flowrun.worker.session import Session, Slot
 from flowrun.worker.settler import Settler
 from flowrun.worker.stubborn import Stubborn
@@ -77,6 +77,7 @@ class Consumers:
     def _start(self, number: int, slot: Slot) -> None:
         consuming = _consume(self._session, self._settler, slot)
         slot.task = asyncio.get_running_loop().create_task(consuming, name=f"flowrun-consumer-{number}")
+        CONSUMERS.add(slot.task)
         slot.task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:

@@ -25,6 +25,8 @@ logger = logging.getLogger("flowrun.worker")
 
 SHARE = 100
 """Looking takes at most one part in so many of the time, also where there are very many tasks (0.6 us each)."""
+CONSUMERS: WeakSet[asyncio.Task[Any]] = WeakSet()
+"""Of all workers in this process: there may be several of one app, and a consumer's context names its last attempt."""
 REMEMBERED = timedelta(hours=1)
 """How long a type that left tasks behind is named among what troubles the worker."""
 
@@ -54,11 +56,9 @@ class Leftovers:
         began = monotonic()
         if began < self._next_at and not at_once:
             return
-        places = (*self._session.slots, *(one.slot for one in self._session.left))
-        own = {slot.task for slot in places}
         found: WeakSet[asyncio.Task[Any]] = WeakSet()
         for task in asyncio.all_tasks():
-            if task in own or task in self._cancelled:
+            if task in CONSUMERS or task in self._cancelled:
                 continue
             job = self._attempt_of(task)
             if job is None or not job.over:

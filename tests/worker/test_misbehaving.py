@@ -16,7 +16,8 @@ import pytest
 from flowrun import Flowrun, Job, JobFailed
 from flowrun.client.doctor import examine
 from flowrun.client.findings import Finding
-from flowrun.worker import blocked, consumer, stubborn
+from flowrun.worker import blocked, consumer, leftovers, stubborn
+from flowrun.worker.leftovers import Leftovers
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -273,6 +274,33 @@ async def test_tasks_that_a_handler_leaves_behind_are_named_and_cancelled(
     assert ended.count("left by a success") == 2
     for task in (outside, *kept):
         task.cancel()
+
+
+async def test_workers_of_one_process_leave_each_others_consumers_alone(
+    app: Flowrun, impatient: None, until, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each consumer's context names the last job it ran, which is over: as that of a task that a handler left."""
+    monkeypatch.setattr(leftovers, "SHARE", 0)
+    looks: list[Leftovers] = []
+    look = Leftovers.look
+
+    def counted(self: Leftovers, *, at_once: bool = False) -> None:
+        looks.append(self)
+        look(self, at_once=at_once)
+
+    monkeypatch.setattr(Leftovers, "look", counted)
+
+    @app.handler
+    async def quick() -> None:
+        await asyncio.sleep(0.01)
+
+    async with app.worker(concurrency=4), app.worker(concurrency=4):
+        for _ in range(2):
+            for run in await app.dispatch_many([quick.job() for _ in range(40)]):
+                await run.result(timeout=40)
+            looks.clear()
+            await until(lambda: all(looks.count(one) >= 3 for one in set(looks)) and len(set(looks)) == 2)
+    assert "left the task" not in caplog.text
 
 
 async def test_others_see_what_troubles_a_worker(
