@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from contextvars import Context
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -232,7 +233,8 @@ class Processes:
         process = await Process.start()
         self._all.add(process)
         self._started.set()
-        self._group.start_soon(self._watch, process)
+        # It outlives the job that asked for it, so it is no task of that job: see leftovers.py.
+        Context().run(self._group.start_soon, self._watch, process)
         return process
 
     async def _watch(self, process: Process) -> None:

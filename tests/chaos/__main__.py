@@ -85,6 +85,9 @@ def prove(asked: argparse.Namespace) -> int:
         hits = sorted(one for one in found if one.startswith(plant.finds))
         print(f"{time.strftime('%X')} {name}: {', '.join(hits) or 'NOT FOUND'} (of {sorted(found)})", flush=True)
         missed += [name] * (not hits)
+        for problem in report.problems[:20]:
+            if not problem.invariant.startswith(plant.finds):
+                print(f"    besides: {problem}"[:500], flush=True)
         shutil.rmtree(place, ignore_errors=True)
     return 1 if missed else 0
 

@@ -58,7 +58,9 @@ class Faults:
     planned: dict[str, int] = field(default_factory=dict)
     number: int = 0
     one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Who starts and stops the server."""
+    """Who starts and stops the server ..."""
+    pausing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """... and who has paused the queue."""
 
     def kinds(self) -> dict[str, Callable[[], Awaitable[list[int] | None]]]:
         """All that can be done here. The others are :meth:`missing`."""
@@ -179,7 +181,7 @@ class Faults:
 
     async def _pause(self) -> list[int] | None:
         """No job begins while the queue of all is paused."""
-        async with Flowrun(self.server.dsn, pool_size=1) as app:
+        async with self.pausing, Flowrun(self.server.dsn, pool_size=1) as app:
             async with asyncio.timeout(20):
                 await app.queues.pause("default")
             self.fleet.journal.write("paused")

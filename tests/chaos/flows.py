@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 from flowrun import Flow, Flowrun, Node, backoff
+from tests.chaos import computing
 from tests.chaos.handlers import Troupe
 from tests.chaos.journal import Journal
 from tests.model.playing import Playground
@@ -129,6 +130,9 @@ def single(app: Flowrun, kind: str, number: int) -> Any:
         given = {"number": number, "given": [], "pause": random.choice([0.0, 0.0, 0.05, 0.5])}
         given["fails"] = random.choice([0, 0, 0, 1])
         return app.job("relay", given, backoff=backoff.constant(0.1), priority=random.randint(0, 9))
+    if kind == "compute":
+        # On a machine that has no time for it a process may take too long again and again.
+        return app.job("compute", {"number": number}, attempts=40, timeout=computing.TIMEOUT)
     if kind == "debounced":
         return app.job("debounced", {"number": number}, debounce=(held_key(number), DEBOUNCE))
     if kind == "throttled":

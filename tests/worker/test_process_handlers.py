@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from flowrun import ConfigurationError, Flowrun, Job, JobError, JobFailed
-from flowrun.worker import processes
+from flowrun.worker import leftovers, processes
 from tests.worker import heavy
 
 pytestmark = pytest.mark.timeout(120)
@@ -63,6 +63,18 @@ async def test_it_runs_elsewhere_with_everything_a_plain_function_has(
     assert (training.name, training.levelname, training.rows) == ("heavy", "WARNING", 21)  # type: ignore[attr-defined]
     assert training.process != os.getpid()
     assert next(record for record in caplog.records if record.getMessage() == "attempt 1").job_type == "train"  # type: ignore[attr-defined]
+
+
+async def test_the_process_is_no_task_that_its_first_job_left_behind(app: Flowrun) -> None:
+    """Such are cancelled; with this one the worker's processes would end, and all further jobs for them fail."""
+    pid = process(app, heavy.pid)
+    async with app.worker(concurrency=4):
+        await (await pid.dispatch()).result(timeout=60)
+        watches = [task for task in asyncio.all_tasks() if "Processes._watch" in task.get_name()]
+        assert len(watches) == 1
+        context = leftovers._context_of(watches[0])
+        assert context is not None
+        assert context.get(app.client.attempt) is None
 
 
 async def test_how_it_ends_is_told(app: Flowrun, dsn: str) -> None:
