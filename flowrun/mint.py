@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from uuid import UUID
 
+from flowrun.core.ids import Ids
 from flowrun.errors import InvalidFlow
 
 if sys.version_info >= (3, 14):
@@ -29,7 +30,7 @@ def job_id() -> UUID:
     return uuid7()
 
 
-def flow_ids(count: int, make: Callable[[bytes], UUID] = _from_bytes) -> tuple[UUID, Iterable[UUID]]:
+def flow_ids(count: int, make: Callable[[bytes], UUID] = _from_bytes) -> tuple[UUID, Ids]:
     """An id for a flow, and ``count`` growing ids for its jobs, each made by ``make`` from its 16 bytes.
 
     All end in the same byte: that is the flow's shard number, computed and never looked up.
@@ -40,4 +41,4 @@ def flow_ids(count: int, make: Callable[[bytes], UUID] = _from_bytes) -> tuple[U
     shard = flow & ((1 << _SHARD_BITS) - 1)
     random = uuid7().int >> (_ROOM_BITS + 1)
     head, tail = random.to_bytes(12, "big"), bytes([shard])
-    return make(flow.to_bytes(16, "big")), [make(head + number.to_bytes(3, "big") + tail) for number in range(count)]
+    return make(flow.to_bytes(16, "big")), Ids(count, head, tail, make)

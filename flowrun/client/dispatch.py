@@ -125,7 +125,7 @@ class Client:
         if (outbox := self._outbox(tx, now)) is not None:
             outbox.put(compiled.plan)
             return FlowRun(self, compiled.flow_id, flow.name, compiled.names, kept_by=self.running())
-        duplicates = await self.write(compiled.plan, tx)
+        duplicates = await self.write(compiled.draft, tx)
         first = duplicates.get(compiled.flow_id)
         if first is None:
             return FlowRun(self, compiled.flow_id, flow.name, compiled.names)
@@ -146,11 +146,12 @@ class Client:
         """The rows of a flow, and its nodes. Raises InvalidFlow or InvalidArguments."""
         with _uncollected(len(flow.nodes)):
             compiled = compiler.compile_flow(flow, self.encode, codec.dump, _flow_ids)
-            rows.plan(self.sealing, compiled.plan)
+            if self.sealing.active:
+                rows.plan(self.sealing, compiled.plan)
         if self.ahead:
             compiled.plan = compiled.plan.earlier(self.ahead)
         if (running := self.running()) is not None:
-            compiled.plan.flows = [row._replace(dispatched_by=running.id) for row in compiled.plan.flows]
+            compiled.draft.flows = [row._replace(dispatched_by=running.id) for row in compiled.draft.flows]
         return compiled
 
     def plan_addition(
@@ -199,7 +200,7 @@ class Client:
 
         By id of the jobs or the flow that were not written, because their keys are held: by whom.
         """
-        if not plan.jobs:
+        if not plan.size:
             return {}
         if tx is not None:
             return await self._write_into(plan, tx)
@@ -291,7 +292,7 @@ class Client:
             kind = "" if node is None else f" (type {spec.type!r})"
             raise InvalidArguments(f"{_named(spec, node)}{kind}{at}: {error.reason}") from None
         if not found:
-            return Encoded(text, [], [], takes_job)
+            return tuple.__new__(Encoded, (text, (), (), takes_job))  # not Encoded(...): that costs twice as much
         sources: list[Node[Any]] = []
         numbers: dict[Any, int] = {}
         bindings = []

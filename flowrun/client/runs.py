@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from uuid import UUID
 
@@ -155,14 +155,14 @@ class FlowRun:
         client: Client,
         id: UUID,
         name: str,
-        nodes: Mapping[str, tuple[UUID, str]],
+        nodes: MutableMapping[str, tuple[UUID, str]],
         *,
         duplicate: bool = False,
         kept_by: Claimed | None = None,
     ) -> None:
         self._client = client
         self._kept_by = kept_by
-        self._nodes = dict(nodes)
+        self._nodes = nodes
         self.id: UUID = id
         self.name: str = name
         self.duplicate: bool = duplicate

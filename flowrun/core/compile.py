@@ -2,54 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from itertools import chain
-from typing import Any, Final, NamedTuple, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 from uuid import UUID
 
 from flowrun.core import lanes
 from flowrun.core import options as job_options
-from flowrun.core.flow import GATE_TYPE, MAP_TYPE, SLEEP_TYPE, Flow, Node
+from flowrun.core.flow import Flow, Node
+from flowrun.core.ids import Ids
 from flowrun.core.job import JobSpec
 from flowrun.core.layout import Layout
 from flowrun.core.options import SYSTEM_QUEUE, JobOptions
-from flowrun.core.plan import DeadlineRow, EdgeRow, FlowRow, JobRow, KeyRow, Plan
+from flowrun.core.plan import DeadlineRow, FlowRow, JobRow, KeyRow, Plan, TestRow
+from flowrun.core.rows import END_TYPE, JOIN_TYPE, TYPES, Compiled, Dump, FlowRows, LargeRows
 from flowrun.core.states import Deadline, Kind
-from flowrun.core.vertex import NO_ARGUMENTS, EdgeTest, Encode, Vertex
+from flowrun.core.vertex import Asked, EdgeTest, Encode, Vertex
 from flowrun.errors import InvalidFlow
 
-END_TYPE = "flowrun.end"
-JOIN_TYPE = "flowrun.join"
-
-TYPES: Final = {
-    Kind.END: END_TYPE,
-    Kind.JOIN: JOIN_TYPE,
-    Kind.GATE: GATE_TYPE,
-    Kind.SLEEP: SLEEP_TYPE,
-    Kind.MAP: MAP_TYPE,
-    Kind.VERDICT: "flowrun.verdict",
-}
-"""The types of the jobs that flowrun runs itself."""
+__all__ = ["END_TYPE", "JOIN_TYPE", "TYPES", "Compiled", "Dump", "compile_flow", "compile_job", "compile_jobs"]
 
 _HANDLER: Final = Kind.HANDLER
 
 _Alike: TypeAlias = "tuple[int, str, Flow | None]"
 """Jobs that say nothing themselves ask for the same: the (identity of the) defaults of their handler, the type (whose
 name may be that of a limit), the flow."""
-
-Dump = Callable[[Any], str]
-
-
-@dataclass(slots=True)
-class Compiled:
-    """A plan, and where the nodes are in it."""
-
-    plan: Plan
-    flow_id: UUID
-    names: dict[str, tuple[UUID, str]]
-    """By name: id and type."""
 
 
 def compile_job(
@@ -69,7 +46,7 @@ def compile_jobs(
     """The plan of jobs without a flow, in the order of ``specs``."""
     plan = Plan()
     plan.free = plan.jobs
-    shared: dict[_Alike, _Asked] = {}
+    shared: dict[_Alike, Asked] = {}
     for spec in specs:
         where = f"job {spec.type!r}"
         encoded = encode(spec, None)
@@ -98,7 +75,7 @@ def compile_jobs(
 def compile_flow(
     flow: Flow, encode: Encode, dump: Dump, mint: Callable[[int], tuple[UUID, Iterable[UUID]]]
 ) -> Compiled:
-    """The plan of a whole flow.
+    """A whole flow, checked, and its rows as far as they are few.
 
     ``mint(n)`` gives the flow's id and ``n`` ids for its jobs, growing. Raises InvalidFlow or InvalidArguments, with
     the nodes named, before anything is written.
@@ -113,7 +90,51 @@ def compile_flow(
             raise InvalidFlow(
                 f"node {layout.vertices[end].name!r} of flow {flow.name!r} has a {has}=; only the outermost flow can"
             )
-    return _rows(flow, layout.sorted(), dump, mint)
+    layout.sorted()
+    if len(layout.ends) > 1:
+        _check_paths(flow, layout.vertices)
+    _Asking(layout, dump).ask()
+    flow_id, minted = mint(len(layout.vertices))
+    end = layout.ends[flow]
+    rows: FlowRows
+    ids: Sequence[UUID]
+    if isinstance(minted, Ids):
+        minted.stand_out(end, flow_id)
+        ids, rows = minted, LargeRows(flow, layout, dump, minted)
+    else:
+        ids = [*minted]
+        ids[end] = flow_id
+        rows = FlowRows(flow, layout, dump, ids)
+    plan = Plan(
+        flows=[FlowRow(ids[at], flow_id, inner.name, inner.tags) for inner, at in layout.ends.items()],
+        tests=list(_tests(layout.vertices, ids, dump)),
+        deadlines=list(_deadlines(layout, ids)),
+    )
+    if "key" in flow.keying:
+        plan.keys.append(_key(f"flow:{flow.name}", flow_id, flow.keying))
+    if isinstance(rows, LargeRows):
+        plan.source = rows
+    else:
+        plan.jobs, plan.edges, plan.blocked = [*rows.jobs()], [*rows.edges()], [*rows.blocked()]
+        plan.free = [row for row, vertex in zip(plan.jobs, layout.vertices, strict=True) if not vertex.total]
+    return Compiled(plan, flow_id, rows.names())
+
+
+def _tests(vertices: Sequence[Vertex], ids: Sequence[UUID], dump: Dump) -> Iterator[TestRow]:
+    for number, vertex in enumerate(vertices):
+        if vertex.said.more is not None:
+            for (parent, condition), test in vertex.said.more.items():
+                if test is not None:
+                    yield ids[parent], ids[number], condition, _stored_test(test, ids, vertex, dump)
+
+
+def _deadlines(layout: Layout, ids: Sequence[UUID]) -> Iterator[DeadlineRow]:
+    for flow, place in layout.ends.items():
+        if flow.deadline is not None:
+            yield DeadlineRow(ids[place], Deadline.END, flow.deadline, None)
+    for number, vertex in enumerate(layout.vertices):
+        if vertex.asked is not None and vertex.asked.start_by is not None:
+            yield _start(ids[number], vertex.asked.start_by)
 
 
 def _defaults(flow: Flow | None) -> JobOptions:
@@ -124,37 +145,13 @@ def _defaults(flow: Flow | None) -> JobOptions:
     return job_options.merge(*layers)
 
 
-def _rows(root: Flow, layout: Layout, dump: Dump, mint: Callable[[int], tuple[UUID, Iterable[UUID]]]) -> Compiled:
-    flow_id, minted = mint(len(layout.vertices))
-    ids = list(minted)
-    ids[layout.ends[root]] = flow_id
-    rows = _RowMaker(layout, ids, dump, root)
-    plan = Plan(flows=[FlowRow(id, flow_id, flow.name, flow.tags) for flow, id in rows.ends.items()])
-    names: dict[str, tuple[UUID, str]] = {}
-    if "key" in root.keying:
-        plan.keys.append(_key(f"flow:{root.name}", flow_id, root.keying))
-    children: list[list[EdgeRow]] = [[] for _ in ids]
-    for id, vertex in zip(ids, layout.vertices, strict=True):
-        row = rows.make(id, vertex)
-        plan.jobs.append(row)
-        if parents := vertex.parents:
-            for (parent, condition), test in parents.items():
-                if test is None:
-                    children[parent].append((ids[parent], id, condition))
-                else:
-                    plan.tests.append((ids[parent], id, condition, _stored_test(test, ids, vertex, dump)))
-            total = len(parents)
-            plan.blocked.append((id, total if vertex.need is None else vertex.need, total))
-        else:
-            plan.free.append(row)
+def _check_paths(root: Flow, vertices: Sequence[Vertex]) -> None:
+    names: set[str] = set()
+    for vertex in vertices:
         if vertex.node is not None:
             if vertex.name in names:
                 raise InvalidFlow(f"flow {root.name!r} has two nodes named {vertex.name!r}; give one another name=")
-            names[vertex.name] = (id, row.type)
-    # By parent, as their index has them: written so they cost the server a third less, and are read from fewer pages.
-    plan.edges = list(chain.from_iterable(children))
-    plan.deadlines = rows.deadlines
-    return Compiled(plan, flow_id, names)
+            names.add(vertex.name)
 
 
 def _key(scope: str, id: UUID, options: JobOptions) -> KeyRow:
@@ -162,23 +159,7 @@ def _key(scope: str, id: UUID, options: JobOptions) -> KeyRow:
     return KeyRow(scope, key, id, options.get("on_conflict", "existing"), options.get("key_ttl"))
 
 
-class _Asked(NamedTuple):
-    """What a job asks for, merged from all who have a say: the columns that come of it."""
-
-    queue: str
-    """Or a lane of it."""
-    priority: int
-    optional: bool
-    delay: float | None
-    run_at: datetime | None
-    options: str | None
-    """``stored`` as JSON."""
-    stored: dict[str, Any]
-    """The options that only the worker reads."""
-    start_by: datetime | float | None = None
-
-
-def _asked(spec: JobSpec[Any], explicit: JobOptions, where: str, dump: Dump) -> _Asked:
+def _asked(spec: JobSpec[Any], explicit: JobOptions, where: str, dump: Dump) -> Asked:
     explicit = _with_those_of_queue(spec, explicit)
     merged = job_options.merge(explicit, spec.defaults, job_options.DEFAULTS)
     job_options.check_together(merged, where)
@@ -187,7 +168,7 @@ def _asked(spec: JobSpec[Any], explicit: JobOptions, where: str, dump: Dump) -> 
         stored["start_by"] = True
     if tags := merged.get("tags"):
         stored["tags"] = list(tags)  # the handler's, too: it is found by them where nobody knows the handler
-    return _Asked(
+    return Asked(
         lanes.place(merged.get("queue", "default"), spec.type, merged),
         merged.get("priority", 5),
         merged.get("optional", False),
@@ -216,7 +197,7 @@ def _start(id: UUID, by: datetime | float) -> DeadlineRow:
     return DeadlineRow(id, Deadline.START, None if isinstance(by, datetime) else by, moment)
 
 
-def _stored_test(test: EdgeTest, ids: list[UUID], vertex: Vertex, dump: Dump) -> str:
+def _stored_test(test: EdgeTest, ids: Sequence[UUID], vertex: Vertex, dump: Dump) -> str:
     stored: dict[str, Any] = {"on": int(test.on)}
     if test.test is not None:
         stored |= {"path": list(test.test.path), "op": test.test.op, "value": test.test.value}
@@ -230,84 +211,40 @@ def _stored_test(test: EdgeTest, ids: list[UUID], vertex: Vertex, dump: Dump) ->
         raise InvalidFlow(f"node {vertex.name!r}: what it compares a result with cannot be stored: {error}") from None
 
 
-class _RowMaker:
-    """Rows from vertices. Nodes that say nothing themselves share what their handler and their flow ask for."""
+class _Asking:
+    """What each vertex asks for. Nodes that say nothing themselves share what their handler and their flow ask for."""
 
-    def __init__(self, layout: Layout, ids: list[UUID], dump: Dump, root: Flow) -> None:
-        self.ends = {flow: ids[place] for flow, place in layout.ends.items()}
-        self._root = root
+    def __init__(self, layout: Layout, dump: Dump) -> None:
         self._layout = layout
-        self._ids = ids
         self._dump = dump
-        self._defaults = {flow: _defaults(flow) for flow in self.ends}
-        self._shared: dict[_Alike, _Asked] = {}
-        self.deadlines = [
-            DeadlineRow(id, Deadline.END, flow.deadline, None)
-            for flow, id in self.ends.items()
-            if flow.deadline is not None
-        ]
+        self._defaults = {flow: _defaults(flow) for flow in layout.ends}
+        self._shared: dict[_Alike, Asked] = {}
 
-    def make(self, id: UUID, vertex: Vertex) -> JobRow:
-        """The row of ``jobs`` for a vertex."""
-        flow = vertex.flow
-        args, source_nodes, bound, _ = vertex.encoded or NO_ARGUMENTS
-        type, asked = self._work(vertex)
-        queue, priority, optional, delay, run_at, options, _, start_by = asked
-        if start_by is not None:
-            self.deadlines.append(_start(id, start_by))
-        if vertex.kind is not _HANDLER or vertex.stays or vertex.need is not None:
-            options = self._options(vertex, asked)
-        sources, bindings, parents = None, None, None
-        if bound:
-            place, ids = self._layout.place, self._ids
-            sources, bindings = [ids[place[node]] for node in source_nodes], self._dump(bound)
-        if vertex.shown or vertex.sinks is not None:
-            parents = self._parents(vertex)
-        # Not JobRow(...): with so many fields that costs thrice as much.
-        return tuple.__new__(
-            JobRow,
-            (
-                id, None if flow is None else self.ends[flow], vertex.kind, vertex.name, queue, type, args, sources,
-                bindings, priority, optional, delay, run_at, options, parents,
-            ),
-        )  # fmt: skip
-
-    def _parents(self, vertex: Vertex) -> list[UUID]:
-        """What is recorded of what a job waits for: all, and of the end of a flow its last nodes."""
-        if vertex.sinks is not None:
-            return [self._ids[place] for place in vertex.sinks]
-        return list(dict.fromkeys(self._ids[place] for place, _ in vertex.parents))
-
-    def _work(self, vertex: Vertex) -> tuple[str, _Asked]:
-        node, flow = vertex.node, vertex.flow
-        if vertex.kind is _HANDLER and node is not None and flow is not None and (spec := node.spec) is not None:
+    def ask(self) -> None:
+        """Ask all. Raises InvalidFlow for what a node cannot ask for."""
+        shared, dump = self._shared, self._dump
+        for vertex in self._layout.vertices:
+            node, flow = vertex.node, vertex.flow
+            if (bound := vertex.said.bound) is not None:
+                vertex.say(bindings=dump(bound.bindings))
+            if vertex.kind is not _HANDLER or node is None or flow is None or (spec := node.spec) is None:
+                vertex.asked = self._own(vertex)
+                continue
             asked = None
             if node.optional is None and not spec.overrides:
-                asked = self._shared.get((id(spec.defaults), spec.type, flow))
-            return spec.type, asked or self._ask(node, spec, flow, vertex.name)
+                asked = shared.get((id(spec.defaults), spec.type, flow))
+            vertex.asked = asked or self._ask(node, spec, flow, vertex.name)
+
+    def _own(self, vertex: Vertex) -> Asked:
+        """What one of flowrun's own asks for."""
+        node = vertex.node
         # A verdict that is not good spoils nothing: it says what has spoiled the flow already.
         optional = bool(node and node.optional) or vertex.kind is Kind.VERDICT
         delay = None if node is None or node.spec is None else node.spec.overrides.get("delay")
-        return TYPES[vertex.kind], _Asked(SYSTEM_QUEUE, 0, optional, delay, None, None, {})
-
-    def _options(self, vertex: Vertex, asked: _Asked) -> str | None:
-        """What is stored as a job's options, and beside them, where it is not like most."""
-        more = dict(asked.stored)
-        if vertex.stays:
-            more["stays"] = True
-        if vertex.after_end:
-            more["callback"] = True
-        if vertex.need is not None:
-            more["need"] = vertex.need
-        if vertex.compensates is not None:
-            more["compensates"] = str(self._ids[self._layout.place[vertex.compensates]])
-        if vertex.kind is Kind.END and vertex.flow is None and self._layout.verdict is not None:
-            more["verdict"] = str(self._ids[self._layout.verdict])
-        if vertex.kind is Kind.END and vertex.flow is None and self._root.retention is not None:
-            more["retention"] = job_options.stored_retention(self._root.retention)
+        stored: dict[str, Any] = {}
         if vertex.kind is Kind.MAP:
-            more["item"] = self._item(vertex)
-        return self._dump(more) if more else None
+            stored["item"] = self._item(vertex)
+        return Asked(SYSTEM_QUEUE, 0, optional, delay, None, None, stored)
 
     def _item(self, vertex: Vertex) -> dict[str, Any]:
         """What each job of a map is like."""
@@ -319,7 +256,7 @@ class _RowMaker:
             "delay": asked.delay, "run_at": asked.run_at, "options": asked.stored,
         }  # fmt: skip
 
-    def _ask(self, node: Node[Any], spec: JobSpec[Any], flow: Flow, name: str) -> _Asked:
+    def _ask(self, node: Node[Any], spec: JobSpec[Any], flow: Flow, name: str) -> Asked:
         if "key" in spec.overrides or "key" in spec.defaults:
             raise InvalidFlow(
                 f"node {name!r} has a key=; a key belongs to a job dispatched alone, or to the whole flow: "

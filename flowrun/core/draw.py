@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from flowrun.core.node import Node, Wait, When
 from flowrun.core.references import references
 from flowrun.core.states import Condition
 
 if TYPE_CHECKING:
     from flowrun.core.flow import Flow
-    from flowrun.core.node import Join, Node, When
 
 _WORDS = {Condition.SUCCEEDED: "", Condition.FAILED: "failed", Condition.FINISHED: "finished"}
 
@@ -92,12 +92,13 @@ def _asked(when: When) -> str:
     return _WORDS[when.condition] if when.test is None else f"when {when.test}"
 
 
-def _whens(condition: When | Join) -> list[tuple[When, str]]:
-    whens = getattr(condition, "whens", None)
-    if whens is None:
-        return [(condition, "")]  # type: ignore[list-item]
-    count = condition.count  # type: ignore[union-attr]
-    word = "first of" if condition.race else "any of" if count == 1 else f"{count} of {len(whens)}"  # type: ignore[union-attr]
+def _whens(condition: Wait) -> list[tuple[When, str]]:
+    if isinstance(condition, Node):
+        return [(condition.succeeded, "")]
+    if isinstance(condition, When):
+        return [(condition, "")]
+    count, whens = condition.count, condition.whens
+    word = "first of" if condition.race else "any of" if count == 1 else f"{count} of {len(whens)}"
     return [(when, word) for when in whens]
 
 

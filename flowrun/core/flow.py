@@ -237,11 +237,11 @@ class Flow:
         return node
 
     def _place(self, what: JobSpec[Any] | Flow, name: str | None, optional: bool | None) -> Node[Any]:
-        if isinstance(what, Flow):
+        if isinstance(what, JobSpec):
+            base = what.type
+        elif isinstance(what, Flow):
             what._enter(self)
             base = what.name
-        elif isinstance(what, JobSpec):
-            base = what.type
         else:
             raise InvalidFlow(
                 f"flow {self.name!r}: add() takes handler.job(...) or a flow, not {type(what).__name__}"

@@ -111,15 +111,14 @@ def compile_growth(
         parent = outside(fragment, spawner[1])
         for node in fragment.nodes:
             if not is_outside(node) and not node.after and not _uses_results(node):
-                node.after = [When(parent, Condition.SUCCEEDED)]
+                node.after = (parent,)
     compiled = compile_flow(fragment, encode, dump, mint)
+    names = compiled.names
     stand_ins = {
-        compiled.names[node.name][0]: prefix + node.name.removeprefix("(stored) ")
-        for node in fragment.nodes
-        if is_outside(node)
+        names[node.name][0]: prefix + node.name.removeprefix("(stored) ") for node in fragment.nodes if is_outside(node)
     }
-    unnamed = {compiled.names[node.name][0] for node in fragment.nodes if not node.named}
-    apart = {compiled.names[node.name][0] for node in detached}
+    unnamed = {names[node.name][0] for node in fragment.nodes if not node.named}
+    apart = {names[node.name][0] for node in detached}
     growth = Growth(flow_id, compiled.plan, stand_ins, unnamed, spawner=spawner and spawner[0])
     _attach(growth, compiled.flow_id, prefix)
     own = [row.id for row in growth.plan.jobs if row.flow_id == flow_id and row.id != compiled.flow_id]
@@ -139,7 +138,9 @@ def _stand_in(fragment: Flow) -> None:
 
     for node in list(fragment.nodes):
         node.after = [
-            Join(one.count, tuple(map(meant, one.whens)), one.race) if isinstance(one, Join) else meant(one)
+            Join(one.count, tuple(map(meant, one.whens)), one.race)
+            if isinstance(one, Join)
+            else (one if isinstance(one, Node) else meant(one))
             for one in node.after
         ]
 

@@ -7,19 +7,20 @@ all plain edges, and nothing but edges has to work.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from graphlib import CycleError, TopologicalSorter
+from itertools import chain
 from typing import Any, Final, cast
 
+from flowrun.core import compensation
 from flowrun.core.flow import Flow, Join, Node, When
 from flowrun.core.job import JobSpec
+from flowrun.core.node import Wait
 from flowrun.core.states import FIRST_TEST, Condition, Kind
-from flowrun.core.vertex import EdgeTest, Encode, Encoded, Parents, Vertex
+from flowrun.core.vertex import NOTHING, SUCCEEDED, EdgeTest, Encode, Encoded, Parents, Vertex
 from flowrun.errors import InvalidFlow
 
-_FINISHED: Final = Condition.FINISHED
-"""Members of an enum are slow to look up: 50 ns, and a large flow has many edges."""
+_FINISHED: Final[int] = Condition.FINISHED
 
 MAX_DEPTH = 100
 """How deep flows may be nested."""
@@ -27,20 +28,23 @@ MAX_DEPTH = 100
 
 @dataclass(slots=True)
 class _Dependents:
-    outlived: set[int]
-    """Vertices that have ended when some other that waits for them has."""
-    awaited: set[int]
-    """Vertices that some other waits for."""
+    """What is known of each vertex by those that wait for it, as 0 or 1."""
+
+    outlived: bytearray
+    """It has ended when some other that waits for it has."""
+    awaited: bytearray
+    """Some other waits for it."""
 
 
 class Layout:
-    """Vertices of a flow and of all flows inside it, and the edges between them."""
+    """Vertices of a flow and of all flows inside it, and the edges between them.
+
+    Each node is told where its vertex is (for a flow as a node: its end): true until its flow is laid out anew.
+    """
 
     def __init__(self, encode: Encode) -> None:
         self.encode = encode
         self.vertices: list[Vertex] = []
-        self.place: dict[Node[Any], int] = {}
-        """Where a node's vertex is; for a flow as a node, its end."""
         self.ends: dict[Flow, int] = {}
         self.starts: dict[Flow, int] = {}
         """The join that an inner flow's first nodes wait for, where the flow as a node waits for something."""
@@ -52,6 +56,8 @@ class Layout:
         """Vertices that may be cancelled at any moment, by a rival's success."""
         self._cleanup: set[Flow] = set()
         """Flows as nodes that are not cancelled with the flow around them."""
+        self._asking: list[Vertex] = []
+        """Those whose handlers may ask for their parents."""
 
     def lay(self, root: Flow) -> None:
         """Place every node, then draw every edge."""
@@ -62,25 +68,28 @@ class Layout:
         for flow in self.ends:
             self._connect_end(flow, dependents)
         if self.verdict is not None:
-            self._connect_compensations(root, self.verdict)
+            compensation.connect(self.vertices, self.ends[root], self.verdict)
         self._show_parents()
 
     def sorted(self) -> Layout:
         """The same in topological order; InvalidFlow names the cycle if there is none."""
-        if not any(vertex.parents and max(vertex.parents)[0] >= number for number, vertex in enumerate(self.vertices)):
+        if not any(_early(vertex, number) for number, vertex in enumerate(self.vertices)):
             return self
-        graph = {number: [parent for parent, _ in vertex.parents] for number, vertex in enumerate(self.vertices)}
-        order = _ordered(graph, self.vertices)
+        order = compensation.ordered(compensation.parents_of(self.vertices), self.vertices)
         moved = {old: new for new, old in enumerate(order)}
         self.vertices = [self.vertices[old] for old in order]
         for vertex in self.vertices:
-            vertex.parents = {
-                (moved[parent], condition): test and test._replace(rivals=[moved[rival] for rival in test.rivals])
-                for (parent, condition), test in vertex.parents.items()
-            }
-            if vertex.sinks is not None:
-                vertex.sinks = [moved[sink] for sink in vertex.sinks]
-        self.place = {node: moved[old] for node, old in self.place.items()}
+            vertex.parents = tuple([moved[parent] for parent in vertex.parents])
+            if vertex.said.more is not None:
+                more = {
+                    (moved[parent], condition): test and test._replace(rivals=[moved[rival] for rival in test.rivals])
+                    for (parent, condition), test in vertex.said.more.items()
+                }
+                vertex.say(more=more)
+            if vertex.said.sinks is not None:
+                vertex.say(sinks=[moved[sink] for sink in vertex.said.sinks])
+            if vertex.node is not None:
+                vertex.node.place = moved[vertex.node.place]
         self.ends = {flow: moved[old] for flow, old in self.ends.items()}
         self.verdict = None if self.verdict is None else moved[self.verdict]
         return self
@@ -115,50 +124,62 @@ class Layout:
         """Give its vertex to what follows when ``flow`` has ended, and to what undoes its nodes."""
         for _, callback in flow.callbacks:
             vertex = self._place_job(callback, flow, prefix)
-            vertex.stays = vertex.after_end = True
+            vertex.say(stays=True, after_end=True)
         for node, undo in flow.compensations:
             vertex = self._place_job(undo, flow, prefix)
-            vertex.stays, vertex.compensates = True, node
+            vertex.say(stays=True, compensates=node)
             if self.verdict is None:
                 self.verdict = self._append(Vertex(Kind.VERDICT, "(verdict)", root, None), None)
 
     def _place_job(self, node: Node[Any], flow: Flow, prefix: str) -> Vertex:
-        name = prefix + node.name
+        name = prefix + node.name if prefix else node.name
         spec = cast("JobSpec[Any]", node.spec)
-        vertex = Vertex(spec.kind, name, flow, node, self.encode(spec, name))
+        encoded = self.encode(spec, name)
+        vertex = Vertex(spec.kind, name, flow, node, encoded.args)
+        if encoded.sources:
+            vertex.say(bound=encoded)
+        if encoded.takes_job:
+            self._asking.append(vertex)
         if node.cleanup or flow in self._cleanup:
-            vertex.cleanup = vertex.stays = True
-        self.place[node] = len(self.vertices)
+            vertex.say(cleanup=True, stays=True)
+        node.place = len(self.vertices)
         self.vertices.append(vertex)
         return vertex
 
     def _append(self, vertex: Vertex, node: Node[Any] | None) -> int:
+        place = len(self.vertices)
         self.vertices.append(vertex)
         if node is not None:
-            self.place[node] = len(self.vertices) - 1
-        return len(self.vertices) - 1
+            node.place = place
+        return place
 
     def _entrance(self, node: Node[Any]) -> int | None:
         """The vertex that carries what ``node`` waits for; None for an inner flow that waits for nothing."""
-        return self.place[node] if node.inner is None else self.starts.get(node.inner)
+        return node.place if node.inner is None else self.starts.get(node.inner)
 
     def _connect(self, flow: Flow) -> None:
         by_name = {node.name: node for node in flow.nodes}
         begins = flow in self.starts
         for node in flow.nodes:
             entrance = self._entrance(node)
-            if entrance is not None:
-                self._wait(self.vertices[entrance], node, by_name, self._begins(flow, node) if begins else {})
+            if entrance is None:
+                continue
+            vertex = self.vertices[entrance]
+            if (
+                begins
+                or vertex.said is not NOTHING
+                or vertex.kind is Kind.MAP
+                or not _wait_for_success(vertex, node, flow)
+            ):
+                self._wait(vertex, node, by_name, self._begins(flow, node) if begins else {})
         for condition, callback in flow.callbacks:
-            self._wait(self.vertices[self.place[callback]], callback, by_name, {(self.ends[flow], condition): None})
+            self._wait(self.vertices[callback.place], callback, by_name, {(self.ends[flow], condition): None})
 
     def _begins(self, flow: Flow, node: Node[Any]) -> Parents:
         """The edge from the start of its flow: for first nodes, and for those that a skipped parent would release."""
-        whens = [when for after in node.after for when in (after.whens if isinstance(after, Join) else (after,))]
-        vertex = self.vertices[self.place[node]]
-        inside = bool(whens) or any(
-            source.flow is flow for source in (vertex.encoded.sources if vertex.encoded else ())
-        )
+        whens = [when for after in node.after for when in _whens(after)]
+        bound = self.vertices[node.place].said.bound
+        inside = bool(whens) or any(source.flow is flow for source in (bound.sources if bound else ()))
         if inside and all(when.condition is not Condition.FINISHED for when in whens):
             return {}
         return {(self.starts[flow], Condition.SUCCEEDED): None}
@@ -168,22 +189,23 @@ class Layout:
 
         Nor does one that a race may cancel before what it waits for has ended.
         """
-        callbacks = {self.place[callback] for flow in self.ends for _, callback in flow.callbacks}
-        outlived, awaited, racers = set(self.starts.values()), set[int](), self._racers
+        callbacks = {callback.place for flow in self.ends for _, callback in flow.callbacks}
+        outlived, awaited, racers = bytearray(len(self.vertices)), bytearray(len(self.vertices)), self._racers
+        for start in self.starts.values():
+            outlived[start] = 1
         for number, vertex in enumerate(self.vertices):
-            edges = vertex.parents
-            if not edges or number in callbacks:
-                continue
-            parents = {parent for parent, _ in edges}
-            awaited.update(parents)
-            if number in racers:
-                continue
-            if len(parents) == 1:
-                outlived.update(parents)
-            elif vertex.need is None or vertex.need == len(edges):
-                decisive = {parent for parent, condition in edges if condition is not _FINISHED}
-                if len(decisive) <= 1:
-                    outlived.update(decisive or parents)
+            if vertex.said is NOTHING and vertex.on == SUCCEEDED:  # most are like this one
+                parents = vertex.parents
+                for parent in parents:
+                    awaited[parent] = 1
+                if len(parents) == 1 and number not in racers:
+                    outlived[parents[0]] = 1
+            elif number not in callbacks:
+                for parent in {parent for parent, _, _ in vertex.waits()}:
+                    awaited[parent] = 1
+                if number not in racers:
+                    for parent in _outlived(vertex):
+                        outlived[parent] = 1
         return _Dependents(outlived, awaited)
 
     def _connect_end(self, flow: Flow, dependents: _Dependents) -> None:
@@ -193,22 +215,20 @@ class Layout:
         other parents may well be running then.
         """
         end = self.vertices[self.ends[flow]]
-        own = [self.place[node] for node in flow.nodes] + self.joins.get(flow, [])
-        for place in own:
-            if place not in dependents.outlived:
-                end.parents[place, Condition.FINISHED] = None
+        outlived, awaited = dependents.outlived, dependents.awaited
+        own = chain([node.place for node in flow.nodes], self.joins.get(flow, ()))
+        end.parents, end.on = [place for place in own if not outlived[place]], _FINISHED
         if flow in self.starts:
-            end.parents[self.starts[flow], Condition.SUCCEEDED] = None
-        sinks = [node for node in flow.nodes if self.place[node] not in dependents.awaited]
-        end.sinks = [self.place[node] for node in sinks]
+            end.wait_too(self.starts[flow], Condition.SUCCEEDED)
+        sinks = [node for node in flow.nodes if not awaited[node.place]]
+        end.say(sinks=[node.place for node in sinks])
         output = _output(flow) or (sinks[0] if len(sinks) == 1 else None)
         if output is not None:
-            end.encoded = Encoded('{"result":null}', [output], [(["result"], 0, [])])
+            _give(end, Encoded('{"result":null}', [output], [(["result"], 0, [])]))
         elif flow.parent is not None:
             names = ",".join(f"{json_name(node.name)}:null" for node in sinks)
-            end.encoded = Encoded(
-                f'{{"result":{{{names}}}}}', sinks, [(["result", node.name], at, []) for at, node in enumerate(sinks)]
-            )
+            bindings: list[Any] = [(["result", node.name], at, []) for at, node in enumerate(sinks)]
+            _give(end, Encoded(f'{{"result":{{{names}}}}}', sinks, bindings))
 
     def _show_parents(self) -> None:
         """Say whose parents are recorded: of nodes that may ask for them, and of the joins they are seen through.
@@ -216,23 +236,21 @@ class Layout:
         A join is looked through only when the node runs. A thousand nodes behind the start of their flow, which waits
         for a thousand others, would else record a million parents.
         """
-        stack = [vertex for vertex in self.vertices if vertex.encoded is not None and vertex.encoded.takes_job]
+        stack, self._asking = self._asking, []
         while stack:
             vertex = stack.pop()
             vertex.shown = True
-            parents = [self.vertices[place] for place, _ in vertex.parents]
+            parents = [self.vertices[place] for place, _, _ in vertex.waits()]
             stack += [parent for parent in parents if parent.kind is Kind.JOIN and not parent.shown]
 
     def _wait(self, vertex: Vertex, node: Node[Any], by_name: Mapping[str, Node[Any]], required: Parents) -> None:
         joins: list[tuple[Join, Parents]] = []
-        flow, place, cleanup = node.flow, self.place, vertex.cleanup
+        flow, said = node.flow, vertex.said
+        cleanup = said.cleanup
         for condition in node.after:
-            if isinstance(condition, When):
-                parent = condition.node
-                if isinstance(parent, Node) and parent.flow is flow and condition.test is None and not cleanup:
-                    required[place[parent], condition.condition] = None  # most edges are like this one
-                else:
-                    self._ask(required, self._parent(node, condition, by_name), condition, cleanup)
+            if not isinstance(condition, Join):
+                when = condition.succeeded if isinstance(condition, Node) else condition
+                self._ask(required, self._parent(node, when, by_name), when, cleanup)
                 continue
             parents = self._joined(node, condition, by_name, cleanup)
             if condition.count < len(parents) or condition.race:
@@ -240,28 +258,30 @@ class Layout:
                 continue
             for when in condition.whens:  # all are needed: they are plain edges
                 self._ask(required, self._parent(node, when, by_name), when, cleanup)
-        if vertex.encoded is not None and vertex.encoded.sources:
+        if said.bound is not None:
             known = {parent for parents in (required, *(parents for _, parents in joins)) for parent, _ in parents}
             if vertex.kind is Kind.MAP:
                 known.clear()  # without its list it could do nothing: that parent must have succeeded
-            for source in vertex.encoded.sources:
+            for source in said.bound.sources:
                 if self._source(node, source) not in known:
-                    self._ask(required, place[source], source.succeeded, cleanup)
+                    self._ask(required, source.place, source.succeeded, cleanup)
         # A map waits again, for its items: a parent that a join did not wait for must not count then.
         if len(joins) == 1 and not required and vertex.kind is not Kind.MAP:
-            vertex.need, vertex.parents = joins[0][0].count, joins[0][1]
+            vertex.say(need=joins[0][0].count)
+            vertex.wait(joins[0][1])
             return
         names: dict[str, int] = {}
         for join, parents in joins:
             name = f"{vertex.name}/({join.count} of {len(parents)})"
             names[name] = alike = names.get(name, 0) + 1
             name += f"-{alike}" if alike > 1 else ""
-            choice = Vertex(Kind.JOIN, name, vertex.flow, None, None, parents)
-            choice.need = join.count
+            choice = Vertex(Kind.JOIN, name, vertex.flow, None)
+            choice.say(need=join.count)
+            choice.wait(parents)
             number = self._append(choice, None)
             self.joins.setdefault(flow, []).append(number)
             required[number, Condition.SUCCEEDED] = None
-        vertex.parents = required
+        vertex.wait(required)
 
     def _ask(
         self,
@@ -296,59 +316,6 @@ class Layout:
             )
         return parents
 
-    def _connect_compensations(self, root: Flow, verdict: int) -> None:
-        """What undoes a node waits for the verdict, for the node, and for what undoes the nodes behind that one.
-
-        What undoes a node that did not succeed is skipped at once, and would let those before it go first: so each
-        waits for joins that stand for a node and all behind it."""
-        end = self.vertices[self.ends[root]]
-        undoing = {
-            self.place[vertex.compensates]: number
-            for number, vertex in enumerate(self.vertices)
-            if vertex.compensates is not None
-        }
-        self.vertices[verdict].parents, end.parents = end.parents, {(verdict, Condition.FINISHED): None}
-        behind = self._behind(undoing)
-        over = self._undone(undoing, behind)
-        for place, undo in undoing.items():
-            vertex = self.vertices[undo]
-            vertex.parents[verdict, Condition.FAILED] = None
-            vertex.parents[place, Condition.SUCCEEDED_ITSELF] = None
-            for later in behind[place]:
-                vertex.parents[over[later], Condition.FINISHED] = None
-        for number in {*undoing.values(), *over.values()}:
-            end.parents[number, Condition.FINISHED] = None
-
-    def _undone(self, undoing: Mapping[int, int], behind: Mapping[int, set[int]]) -> dict[int, int]:
-        """By vertex: what has ended when it is undone, and all behind it."""
-        over = dict(undoing)
-        middle = [place for place in {later for places in behind.values() for later in places} if behind[place]]
-        for place in middle:
-            undo = self.vertices[undoing[place]]
-            name = f"{undo.name}/(and all behind)"
-            vertex = Vertex(Kind.JOIN, name, undo.flow, None)
-            vertex.after_end = True
-            over[place] = self._append(vertex, None)
-        for place in middle:
-            needed = [undoing[place], *(over[later] for later in behind[place])]
-            self.vertices[over[place]].parents = {(number, Condition.FINISHED): None for number in needed}
-        return over
-
-    def _behind(self, marked: Mapping[int, int]) -> dict[int, set[int]]:
-        """By vertex: the nearest ``marked`` ones on every way further down."""
-        children: dict[int, list[int]] = {}
-        graph = {number: [parent for parent, _ in vertex.parents] for number, vertex in enumerate(self.vertices)}
-        for number, parents in graph.items():
-            for parent in parents:
-                children.setdefault(parent, []).append(number)
-        behind: dict[int, set[int]] = {}
-        for number in reversed(_ordered(graph, self.vertices)):
-            found: set[int] = set()
-            for child in children.get(number, ()):
-                found |= {child} if child in marked else behind[child]
-            behind[number] = found
-        return behind
-
     def _parent(self, node: Node[Any], when: When, by_name: Mapping[str, Node[Any]]) -> int:
         parent = by_name.get(when.node) if isinstance(when.node, str) else when.node
         if parent is None:
@@ -358,27 +325,60 @@ class Layout:
                 f"node {node.name!r} of flow {node.flow.name!r} waits for node {parent.name!r} of another flow, "
                 f"{parent.flow.name!r}"
             )
-        return self.place[parent]
+        return parent.place
 
     def _source(self, node: Node[Any], source: Node[Any]) -> int:
         above: Flow | None = node.flow
         while above is not None and above is not source.flow:
             above = above.parent
-        if above is None or source not in self.place:
+        if above is None:
             raise InvalidFlow(
                 f"node {node.name!r} of flow {node.flow.name!r} uses the result of node {source.name!r} of flow "
                 f"{source.flow.name!r}, which is not an ancestor: only results of nodes of the same flow, or of a flow "
                 "around it, can be used"
             )
-        return self.place[source]
+        return source.place
 
 
-def _ordered(graph: Mapping[int, list[int]], vertices: list[Vertex]) -> list[int]:
-    try:
-        return list(TopologicalSorter(graph).static_order())
-    except CycleError as error:
-        names = " -> ".join(vertices[number].name for number in error.args[1])
-        raise InvalidFlow(f"cycle: {names}") from None
+def _wait_for_success(vertex: Vertex, node: Node[Any], flow: Flow) -> bool:
+    """Whether it waits for the success of nodes of its flow, and nothing else; then its vertex does. Most do."""
+    places: list[int] = []
+    for parent in node.after:
+        if not isinstance(parent, Node) or parent.flow is not flow:
+            return False
+        places.append(parent.place)
+    vertex.parents = tuple(places if len(places) < 2 or len(set(places)) == len(places) else dict.fromkeys(places))
+    return True
+
+
+def _outlived(vertex: Vertex) -> set[int]:
+    """Those that have ended when ``vertex`` has."""
+    edges = [(parent, condition) for parent, condition, _ in vertex.waits()]
+    parents = {parent for parent, _ in edges}
+    if len(parents) == 1:
+        return parents
+    if vertex.said.need is None or vertex.said.need == len(edges):
+        decisive = {parent for parent, condition in edges if condition != _FINISHED}
+        if len(decisive) <= 1:
+            return decisive or parents
+    return set()
+
+
+def _give(vertex: Vertex, encoded: Encoded) -> None:
+    vertex.args = encoded.args
+    vertex.say(bound=encoded)
+
+
+def _early(vertex: Vertex, number: int) -> bool:
+    """Whether it stands before something that it waits for."""
+    parents, more = vertex.parents, vertex.said.more
+    return (bool(parents) and max(parents) >= number) or (more is not None and max(more)[0] >= number)
+
+
+def _whens(condition: Wait) -> Sequence[When]:
+    if isinstance(condition, Join):
+        return condition.whens
+    return (condition.succeeded if isinstance(condition, Node) else condition,)
 
 
 def json_name(name: str) -> str:

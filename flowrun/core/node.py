@@ -61,6 +61,9 @@ class Join:
     """The nodes that did not win are cancelled."""
 
 
+Wait: TypeAlias = "Node[Any] | When | Join"
+"""One of the things a node waits for, all of which must be satisfied; a node alone stands for its success."""
+
 After: TypeAlias = "Node[Any] | When | Join | str | Sequence[Node[Any] | When | Join | str]"
 """What a node can wait for: nodes (by object or name), conditions, joins, or a list of them (all must be satisfied)."""
 
@@ -71,7 +74,7 @@ Compensation: TypeAlias = "JobSpec[Any] | Callable[[Node[Any]], JobSpec[Any]]"
 class Node(Generic[R_co]):
     """A place in a flow: a job, or a whole flow. Made by :meth:`Flow.add`."""
 
-    __slots__ = ("after", "cleanup", "compensation", "flow", "inner", "name", "named", "optional", "spec")
+    __slots__ = ("after", "cleanup", "compensation", "flow", "inner", "name", "named", "optional", "place", "spec")
 
     def __init__(
         self,
@@ -92,7 +95,9 @@ class Node(Generic[R_co]):
         self.optional: bool | None = optional
         self.cleanup: bool = cleanup
         self.compensation: Node[Any] | None = None
-        self.after: list[When | Join] = []
+        self.after: Sequence[Wait] = ()
+        self.place: int = -1
+        """Where its vertex is, in the layout that was made last of its flow."""
 
     @property
     def succeeded(self) -> When:
@@ -155,7 +160,7 @@ class Node(Generic[R_co]):
 
     def also_after(self, *after: Node[Any] | When | Join | str) -> Node[R_co]:
         """Let this node wait for more: nodes, conditions, joins, or names of nodes that are added later."""
-        self.after.extend(conditions(self.flow, list(after)))
+        self.after = (*self.after, *conditions(self.flow, after))
         return self
 
     def compensate(self, what: Compensation, *, name: str | None = None) -> Node[Any]:
@@ -209,9 +214,13 @@ def at_least(count: int, *conditions: Node[Any] | When | str) -> Join:
     return Join(count, tuple(whens))
 
 
-def conditions(flow: Flow, after: After) -> list[When | Join]:
-    """``after`` as a list of conditions. Raises InvalidFlow for what cannot be one."""
-    return [_condition(flow, item) for item in (after if isinstance(after, list | tuple) else (after,))]
+def conditions(flow: Flow, after: After) -> tuple[Wait, ...]:
+    """``after`` as conditions. Raises InvalidFlow for what cannot be one.
+
+    Nodes stay as they are: a condition for each edge of a large flow would cost more than all the rest of it.
+    """
+    items = after if isinstance(after, list | tuple) else (after,)
+    return tuple([item if isinstance(item, Node) else _condition(flow, item) for item in items])
 
 
 def _condition(flow: Flow | None, item: Any) -> When | Join:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 from uuid import UUID
 
 from flowrun.core.states import Deadline
@@ -73,9 +73,50 @@ class KeyRow(NamedTuple):
     """Seconds it is held; None: as long as what it was given to is stored."""
 
 
+class Source(Protocol):
+    """The many rows of a large flow, each made when it is asked for: again, if they are written again."""
+
+    @property
+    def size(self) -> int:
+        """How many jobs there are."""
+        ...
+
+    def jobs(self) -> Iterator[JobRow]:
+        """The rows of ``jobs``."""
+        ...
+
+    def edges(self) -> Iterator[EdgeRow]:
+        """The rows of ``edges``, but for tests."""
+        ...
+
+    def blocked(self) -> Iterator[BlockedRow]:
+        """The rows of ``blocked``."""
+        ...
+
+    def free(self) -> list[JobRow]:
+        """The jobs that wait for no other."""
+        ...
+
+    def alike(self) -> Iterator[tuple[JobRow, bytes, str, str]]:
+        """Jobs that differ in id, name and arguments only: a row like theirs (the same one for many), and these."""
+        ...
+
+    def others(self) -> Iterator[JobRow]:
+        """The other jobs."""
+        ...
+
+    def edges_by_parent(self, tails: Sequence[bytes]) -> Iterator[tuple[bytes, list[bytes]]]:
+        """The edges: id of a parent, and ids of children, each followed by what ``tails`` has for the condition."""
+        ...
+
+    def counters(self) -> Iterator[tuple[bytes, tuple[int, int]]]:
+        """The rows of ``blocked``: id, and both its numbers."""
+        ...
+
+
 @dataclass(slots=True)
 class Plan:
-    """What one dispatch writes."""
+    """What one dispatch writes. While there is a ``source``, it has the rows of jobs, edges and counters."""
 
     jobs: list[JobRow] = field(default_factory=list)
     edges: list[EdgeRow] = field(default_factory=list)
@@ -87,6 +128,25 @@ class Plan:
     """The jobs that wait for no other."""
     keys: list[KeyRow] = field(default_factory=list)
     """At most one for each job without a flow, or one for the flow."""
+    source: Source | None = None
+
+    def made(self) -> Plan:
+        """The same, with all its rows in lists."""
+        if (source := self.source) is not None:
+            self.jobs, self.edges, self.blocked = [*source.jobs()], [*source.edges()], [*source.blocked()]
+            free = {job.id for job in source.free()}
+            self.free = [job for job in self.jobs if job.id in free]
+            self.source = None
+        return self
+
+    @property
+    def size(self) -> int:
+        """How many jobs it has."""
+        return len(self.jobs) if self.source is None else self.source.size
+
+    def starters(self) -> Sequence[JobRow]:
+        """The jobs that wait for no other."""
+        return self.free if self.source is None else self.source.free()
 
     def without(self, ids: Container[UUID]) -> Plan:
         """What is left to write when ``ids`` (jobs without a flow, or the flow) are not to be."""
@@ -117,8 +177,8 @@ class Plan:
 
     def queues(self) -> set[str]:
         """The queues in which something is ready at once."""
-        return {job.queue for job in self.free if job.delay is None and job.run_at is None}
+        return {job.queue for job in self.starters() if job.delay is None and job.run_at is None}
 
     def scheduled(self) -> bool:
         """Whether something waits for a moment."""
-        return bool(self.deadlines) or any(job.delay is not None or job.run_at is not None for job in self.free)
+        return bool(self.deadlines) or any(job.delay is not None or job.run_at is not None for job in self.starters())

@@ -9,8 +9,8 @@ from typing import Any
 from uuid import UUID
 
 from flowrun.core.attempt import Claimed
-from flowrun.core.plan import JobRow, Plan
-from flowrun.store import keys
+from flowrun.core.plan import JobRow, Plan, Source
+from flowrun.store import copied, keys
 from flowrun.store.callers import AsyncpgCaller, Caller
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
@@ -23,7 +23,7 @@ _SINGLE = itemgetter(0, 4, 5, 6, 9, 10, 11, 12, 13)
 
 def is_one_statement(plan: Plan) -> bool:
     """Whether one statement writes it."""
-    return not plan.special and (not plan.flows or len(plan.jobs) < COPY_FROM)
+    return not plan.special and (not plan.flows or plan.size < COPY_FROM)
 
 
 async def insert_plan(
@@ -38,7 +38,7 @@ async def insert_plan(
             await _insert_rest(AsyncpgCaller(connection, nullcontext, own=True), sql, plan)
     elif plan.flows:
         await insert_flow(connection, sql, plan, messages)
-    elif plan.jobs:
+    elif plan.size:
         await insert_jobs(connection, sql, plan.jobs, messages)
 
 
@@ -57,11 +57,11 @@ async def insert_for(caller: Caller, sql: Statements, plan: Plan) -> dict[UUID, 
 
 
 async def _insert_rest(caller: Caller, sql: Statements, plan: Plan) -> None:
-    if not plan.jobs:
+    if not plan.size:
         return
     if not plan.flows:
         await caller.fetch(sql["insert_jobs"], *_single_columns(plan.jobs), *_columns(()))
-    elif caller.copies is not None and len(plan.jobs) >= COPY_FROM:
+    elif caller.copies is not None and plan.size >= COPY_FROM:
         await _copy_flow(caller.copies, sql, plan)
     else:
         await caller.fetch(sql["insert_flow"], *_flow_columns(plan), *_columns(()))
@@ -120,7 +120,7 @@ async def insert_flow(
     connection: Connection, sql: Statements, plan: Plan, messages: Sequence[tuple[str, str]] = ()
 ) -> None:
     """Write a compiled flow, in one statement or one transaction. Harmless when sent again."""
-    if len(plan.jobs) < COPY_FROM:
+    if plan.size < COPY_FROM:
         await connection.execute(sql["insert_flow"], *_flow_columns(plan), *_columns(messages))
     else:
         async with connection.transaction():
@@ -142,7 +142,7 @@ def _columns(messages: Sequence[tuple[str, str]]) -> list[list[str]]:
 
 
 def _flow_columns(plan: Plan) -> list[Any]:
-    jobs, others = _node_columns(plan)
+    jobs, others = _node_columns(plan.made())
     return [*jobs[:14], *others, *_flows(plan), [job.id for job in plan.free], jobs[14]]
 
 
@@ -173,8 +173,11 @@ async def _copy_flow(connection: Connection, sql: Statements, plan: Plan) -> Non
     """Inside a transaction."""
     fresh = await connection.fetchval(sql["insert_flows"], *_flows(plan))
     if fresh is not None:
-        await _copy_rows(connection, sql, plan)
-        await connection.execute(sql["copied_free"], [job.id for job in plan.free])
+        if plan.source is None:
+            await _copy_rows(connection, sql, plan)
+        else:
+            await _copy_source(connection, sql, plan.source)
+        await connection.execute(sql["copied_free"], [job.id for job in plan.starters()])
 
 
 async def _copy_rows(connection: Connection, sql: Statements, plan: Plan) -> None:
@@ -184,6 +187,21 @@ async def _copy_rows(connection: Connection, sql: Statements, plan: Plan) -> Non
         ("blocked", ("id", "need", "open"), plan.blocked),
     ):
         await connection.copy_records_to_table(table, schema_name=sql.schema, columns=columns, records=rows)
+
+
+async def _copy_source(connection: Connection, sql: Statements, source: Source) -> None:
+    """Rows are made while those before them are sent, and the server is at work on those before these."""
+    for table, columns, rows in (
+        ("jobs", copied.JOBS, copied.jobs(source.alike())),
+        ("edges", copied.EDGES, copied.edges(source)),
+        ("blocked", copied.BLOCKED, copied.blocked(source.counters())),
+    ):
+        await connection.copy_to_table(
+            table, schema_name=sql.schema, columns=columns, source=copied.sent(rows), format="binary", rows=source.size
+        )
+    await connection.copy_records_to_table(
+        "jobs", schema_name=sql.schema, columns=JobRow._fields, records=[*source.others()]
+    )
 
 
 def _array(items: Sequence[Any] | None) -> str | None:

@@ -66,6 +66,13 @@ class Link(asyncpg.Connection):  # type: ignore[misc] # asyncpg ships no types
         with _Watch(self, timeout, (records,)):
             return await super().copy_records_to_table(table_name, records=records, **options)
 
+    async def copy_to_table(
+        self, table_name: str, *, rows: int = 0, timeout: float | None = None, **options: Any
+    ) -> Any:
+        """As asyncpg does; ``rows`` are so many, about."""
+        with _Watch(self, timeout, (range(rows),)):
+            return await super().copy_to_table(table_name, **options)
+
 
 class _Watch:
     """Terminates a link after ``seconds`` inside it."""
@@ -93,7 +100,7 @@ class _Watch:
 
 
 def _rows(args: Sequence[Any]) -> int:
-    return max((len(value) for value in args if isinstance(value, list | tuple)), default=0)
+    return max((len(value) for value in args if isinstance(value, list | tuple | range)), default=0)
 
 
 @contextmanager

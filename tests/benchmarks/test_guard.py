@@ -86,7 +86,7 @@ async def test_a_dispatch_is_one_statement(dsn: str, sent: Sent, monkeypatch: py
         assert sum(small.values()) == 2, small
         large = await cost(fan(3_000).dispatch)
     assert large["begin"] == large["commit"] == large["wake"] == 1
-    assert sum(large.values()) == 8, large
+    assert sum(large.values()) == 9, large  # the jobs in two: those that are like most, and the others
 
 
 async def _quiet(sent: Sent) -> bool:

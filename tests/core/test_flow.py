@@ -57,13 +57,14 @@ def test_conditions() -> None:
     flow = Flow("f")
     a, b = flow.group(A, B)
     node = flow.add(C, after=[a, b.failed, "later", a.finished])
-    assert node.after == [
-        When(a, Condition.SUCCEEDED),
+    assert node.after == (
+        a,
         When(b, Condition.FAILED),
         When("later", Condition.SUCCEEDED),
         When(a, Condition.FINISHED),
-    ]
-    assert flow.add(C, after=a).after == flow.add(C, after=a.succeeded).after == flow.add(C, after=[a]).after
+    )
+    assert a.succeeded == When(a, Condition.SUCCEEDED)
+    assert flow.add(C, after=a).after == flow.add(C, after=[a]).after
     assert flow.add(C, after=(a, b)).after == flow.add(C).also_after(a, b).after
 
 
@@ -109,16 +110,16 @@ def test_chains_and_groups_take_lists_too() -> None:
         flow = Flow("f")
         first = flow.add(JobSpec("first"))
         chain = flow.chain(*specs, after=first)
-        assert [node.after[0].node for node in chain] == [first, *chain[:-1]]
+        assert [node.after[0] for node in chain] == [first, *chain[:-1]]
         group = flow.group(*specs, after=first.failed)
-        assert all(node.after == [first.failed] for node in group)
+        assert all(node.after == (first.failed,) for node in group)
 
 
 def test_then_and_add_child() -> None:
     flow = Flow("f")
     root = flow.add(A)
-    assert root.then(B).after == root.add_child(B).after == flow.add_child(root, B).after == [root.succeeded]
-    assert flow.add_child("a", B, name="by name").after == [When("a", Condition.SUCCEEDED)]
+    assert root.then(B).after == root.add_child(B).after == flow.add_child(root, B).after == (root,)
+    assert flow.add_child("a", B, name="by name").after == (When("a", Condition.SUCCEEDED),)
 
 
 def test_a_flow_is_a_node_of_one_flow_and_never_of_itself() -> None:
