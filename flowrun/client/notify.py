@@ -103,6 +103,11 @@ class Notifier:
         self._pending[self._channels.control, f"limit {worker}"] = None
         self._send()
 
+    def slots_given(self, worker: UUID) -> None:
+        """A worker gave back slots because others wait for them."""
+        self._pending[self._channels.control, f"slots {worker}"] = None
+        self._send()
+
     def greet(self, worker: UUID) -> None:
         """A worker looks whether it hears anything: what only itself understands."""
         self._pending[self._channels.control, f"hello {worker}"] = None

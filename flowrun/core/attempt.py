@@ -22,7 +22,7 @@ class Claimed:
 
     __slots__ = (
         "args", "attempt", "bindings", "flow_id", "held_up", "id", "interrupted", "kind", "lease", "name", "options",
-        "outbox", "over", "parents", "priority", "queue", "scope", "settled", "sources", "type", "values",
+        "outbox", "over", "parents", "place", "priority", "queue", "scope", "settled", "sources", "type", "values",
     )  # fmt: skip
 
     def __init__(self, row: Any, lease: int) -> None:
@@ -47,6 +47,8 @@ class Claimed:
         """The results of ``sources``, once they are known."""
         self.parents: Parents | None = None
         """Of a node whose handler takes the running job."""
+        self.place: Any = None
+        """Under a limit: where its worker counts how many run."""
 
 
 class Success(NamedTuple):

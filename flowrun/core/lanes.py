@@ -40,6 +40,11 @@ def key_of(place: str) -> str | None:
     return (parts[3] or None) if len(parts) > 1 else None
 
 
+def at_once(place: str) -> int:
+    """How many jobs may run there at once, of those that name this number."""
+    return int(place.split(SEPARATOR)[2])
+
+
 def is_fair(place: str) -> bool:
     """Whether it takes turns with the other lanes of its queue."""
     parts = place.split(SEPARATOR)

@@ -15,6 +15,26 @@ LARGEST_CLAIM = 400
 """Jobs in one lease; its arrays then fit into one page of the table."""
 
 
+class Pace:
+    """How fast jobs end, and so how many to have ahead."""
+
+    __slots__ = ("_before", "_now", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        """Jobs that have ended."""
+        self._before = (monotonic(), 0)
+        self._now = (monotonic(), 0)
+
+    def ahead(self) -> int:
+        """Jobs that end in :data:`WINDOW` seconds."""
+        now = monotonic()
+        if now - self._now[0] > WINDOW:
+            self._before, self._now = self._now, (now, self.count)
+        elapsed = now - self._before[0]
+        return int((self.count - self._before[1]) / elapsed * WINDOW) if elapsed > 0 else 0
+
+
 class Buffer:
     """A queue between claims and consumers that holds little.
 
@@ -32,13 +52,11 @@ class Buffer:
         self.held: Counter[int] = Counter()
         """By lease: jobs of it that are not settled yet."""
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._finished = 0
-        self._before = (monotonic(), 0)
-        self._now = (monotonic(), 0)
+        self._pace = Pace()
 
     def room(self) -> int:
         """How many jobs more may be claimed."""
-        return min(self.free() + self._ahead(), LARGEST_CLAIM)
+        return min(self.free() + self._pace.ahead(), LARGEST_CLAIM)
 
     def free(self) -> int:
         """How many consumers have nothing to do, and nothing coming."""
@@ -92,13 +110,6 @@ class Buffer:
     def finished(self) -> None:
         """A consumer has done a job."""
         self.running -= 1
-        self._finished += 1
+        self._pace.count += 1
         if len(self.jobs) <= self.concurrency:
             self.room_made.set()
-
-    def _ahead(self) -> int:
-        now = monotonic()
-        if now - self._now[0] > WINDOW:
-            self._before, self._now = self._now, (now, self._finished)
-        elapsed = now - self._before[0]
-        return int((self._finished - self._before[1]) / elapsed * WINDOW) if elapsed > 0 else 0

@@ -48,7 +48,7 @@ class Claimer:
         session.wake.bells.append(self._bell)
         self._marks = Marks([])
         self._types = [*session.types, *TYPES.values()]
-        self._limited = Limited(session, self._bell, self._types)
+        self._limited = Limited(session, self._bell, self._types, settler)
         self._changes = -1
         """Of queues: how many this claims by."""
         self._turn = 0
@@ -220,5 +220,6 @@ class Claimer:
         if self._doubtful:
             sql = self._session.client.database.sql
             places = await upkeep.hand_back(connection, sql, worker_id=self._session.id, leases=self._doubtful)
+            self._session.gates.forget(self._doubtful)
             self._doubtful.clear()
             self._session.client.notifier.wake(places)

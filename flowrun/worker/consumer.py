@@ -98,7 +98,7 @@ class Consumers:
         if session.client.hooks.of_attempts:
             session.client.hooks.attempted(job, ending)
         self._settler.put(ending)
-        _free(session)
+        _free(session, job)
 
 
 async def _consume(session: Session, settler: Settler, slot: Slot) -> None:
@@ -121,14 +121,16 @@ async def _consume(session: Session, settler: Settler, slot: Slot) -> None:
             hooks.attempted(job, attempted)
         put(attempted)
         slot.job = None
-        _free(session)
+        _free(session, job)
         if settler.pending > UNSETTLED:
             await asyncio.sleep(0)
 
 
-def _free(session: Session) -> None:
+def _free(session: Session, job: Claimed) -> None:
     """A job has left its consumer."""
     session.buffer.finished()
+    if job.place is not None:
+        session.gates.left(job)
     if session.stopping and not session.buffer.running:
         session.drained.set()
 

@@ -219,6 +219,8 @@ class Heartbeat:
             self._tell(session.remember_awaited, _ids(payload))
         elif payload.startswith("limit "):
             self._tell(session.others_wait, payload.partition(" ")[2])
+        elif payload.startswith("slots "):
+            self._tell(session.slots_given, payload.partition(" ")[2])
         elif payload.startswith("cancel "):
             self._tell(session.interrupt, _ids(payload))
 

@@ -48,7 +48,7 @@ def offer(session: Session, jobs: Sequence[Claimed], runnable: Sequence[Claimed]
         refused = [handed_back(job) for job in runnable if queue_of(job.queue) in session.paused]
         runnable = [job for job in runnable if queue_of(job.queue) not in session.paused]
     session.buffer.hold(jobs)
-    session.buffer.put(runnable)
+    session.offer(runnable)
     return refused
 
 

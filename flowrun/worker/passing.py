@@ -1,4 +1,4 @@
-"""Slots that go from a job to the next: what a settle may let in instead of what it ends."""
+"""Slots of sequences, which go from a job to the next: what a settle may let in instead of what it ends."""
 
 from __future__ import annotations
 
@@ -21,16 +21,19 @@ consumers, has its turn. Jobs that take longer are claimed anew each time, and d
 
 
 def under_limit(session: Session, bell: Bell, jobs: Sequence[Claimed]) -> UnderLimit:
-    """What the lease of ``jobs`` takes up."""
-    places = {job.queue for job in jobs}
-    slots = [_slots(session, place) for place in places]
-    names = frozenset(name for pair in slots for name in pair if name is not None)
-    (place,) = places if len(places) == 1 else (None,)
-    if place is not None and (not names or is_fair(place) or _is_rated(session, place)):
-        place = None
-    # A sequence goes by its order, whatever comes late: its lane is looked at from its head.
-    mark = HEAD if place is None or holds(place) else max((job.priority, job.id) for job in jobs)
-    return UnderLimit(bell, names, place, mark, session.changes)
+    """What the lease of ``jobs`` has to do with limits. Only the slot of a sequence passes on in a settle: its jobs
+    may not begin before the one before them is settled. Of other slots the worker holds some (:mod:`.gates`)."""
+    place = jobs[0].queue
+    if not passes(session, place):
+        return UnderLimit(bell, frozenset(), None, HEAD, session.changes)
+    # It goes by its order, whatever comes late: its lane is looked at from its head.
+    return UnderLimit(bell, frozenset(filter(None, _slots(session, place))), place, HEAD, session.changes)
+
+
+def passes(session: Session, place: str) -> bool:
+    """Whether its slot goes from a job to the next in the settle."""
+    setting = session.settings.get(queue_of(place))
+    return holds(place) and not is_fair(place) and (setting is None or not setting.limited)
 
 
 class Batch(NamedTuple):
@@ -135,8 +138,3 @@ def _slots(session: Session, place: str) -> tuple[str | None, str | None]:
     queue = queue_of(place)
     setting = session.settings.get(queue)
     return (f"queue:{queue}" if setting is not None and setting.concurrency is not None else None, key_of(place))
-
-
-def _is_rated(session: Session, place: str) -> bool:
-    setting = session.settings.get(queue_of(place))
-    return setting is not None and setting.rate is not None

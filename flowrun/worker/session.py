@@ -22,6 +22,7 @@ from flowrun.redaction import guarded
 from flowrun.store.pool import PINNED
 from flowrun.store.queues import QueueSetting
 from flowrun.worker.buffer import Buffer
+from flowrun.worker.gates import Gates
 from flowrun.worker.processes import Processes
 from flowrun.worker.run import Runner, SealedRunner, interrupt
 from flowrun.worker.services import JobServices
@@ -103,6 +104,7 @@ class Session:
         self.patience = max(5.0, settings.lease)
         """Seconds in which claims and settles are answered, unless nobody is there any more."""
         self.buffer = Buffer(self.concurrency)
+        self.gates = Gates(self.buffer)
         self.wake = Wake()
         self.threads = threads = Threads(self.concurrency)
         limit = settings.processes or _cores()
@@ -173,7 +175,11 @@ class Session:
     def busy(self, queues: Collection[str]) -> int:
         """How many jobs of ``queues`` this worker has, running or about to."""
         jobs = [slot.job for slot in self.slots if slot.job is not None]
-        return sum(queue_of(job.queue) in queues for job in [*jobs, *self.buffer.jobs])
+        return sum(queue_of(job.queue) in queues for job in [*jobs, *self.buffer.jobs, *self.gates.waiting()])
+
+    def offer(self, jobs: Sequence[Claimed]) -> None:
+        """Jobs that the buffer holds, to the consumers: as many of them as their limits let in."""
+        self.buffer.put(self.gates.admit(jobs) if self.gates.places else jobs)
 
     def freed(self, leases: Iterable[int], passed_on: Collection[int] = ()) -> None:
         """Jobs have left their leases: where these took up a limit, something else may be let in, unless it was."""
@@ -184,16 +190,24 @@ class Session:
                     under_limit.bell.ring_limited()
                 if lease not in self.buffer.held:
                     del self.under_limit[lease]
+                    self.gates.forget([lease])
 
     def others_wait(self, worker: str) -> None:
         """A worker (perhaps this one) met a limit that is used up."""
         if worker != str(self.id):
             self.others_wait_until = monotonic() + OTHERS_WAIT
+            self.gates.share()
+            self.wake.ring_limited()
+
+    def slots_given(self, worker: str) -> None:
+        """A worker (perhaps this one) gave back slots that others wait for."""
+        if worker != str(self.id):
+            self.wake.ring_limited(news=True)
 
     def interrupt(self, ids: Iterable[UUID]) -> None:
         """Jobs were asked to stop: those that run here are told."""
         wanted = set(ids)
-        for job in self.buffer.jobs:
+        for job in [*self.buffer.jobs, *self.gates.waiting()]:
             if job.id in wanted:
                 job.interrupted = True
         for slot in self.slots:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +12,7 @@ import anyio
 
 from flowrun import codec, crash
 from flowrun.client.shield import shielded
-from flowrun.core.attempt import Attempted, Ending, Failure, Success
+from flowrun.core.attempt import Attempted, Claimed, Ending, Failure, Success, handed_back
 from flowrun.core.compile import TYPES
 from flowrun.core.options import SYSTEM_QUEUE
 from flowrun.core.states import Outcome
@@ -74,6 +74,11 @@ class Settler:
             self.idle.clear()
             self._wanted.set()
 
+    def hand_back(self, jobs: Iterable[Claimed]) -> None:
+        """Nobody has begun these, and this worker will not."""
+        for job in jobs:
+            self.put(handed_back(job))
+
     async def caught_up(self) -> None:
         """Return when all that was put before is settled."""
         batches = self._batches + 2 + self.pending // LARGEST
@@ -131,6 +136,7 @@ class Settler:
         lease = session.next_lease()
         resent = False
         self._passed_on = set()
+        await session.gates.unpinned(leases.spent)
         while not session.lost.is_set():
             passing = self._passing.prepare(successes, leases)
             asked = 0 if passing is None else passing.size
@@ -189,6 +195,7 @@ class Settler:
 
     async def _settle_endings(self, connection: Any, endings: list[Ending], leases: Leases) -> Any:
         session = self._session
+        await session.gates.unpinned(leases.spent)
         while not session.lost.is_set():
             try:
                 connection = await self._connected(connection)

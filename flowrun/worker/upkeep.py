@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container
+from collections.abc import Collection
 from time import monotonic
 
 import anyio
 
 from flowrun.client.control import tell
 from flowrun.client.shield import shielded
-from flowrun.core.attempt import handed_back
 from flowrun.core.lanes import queue_of
 from flowrun.errors import DatabaseError
 from flowrun.store import control, queues, upkeep
@@ -168,18 +167,26 @@ async def hand_back_sitting(session: Session, settler: Settler) -> None:
     while True:
         await anyio.sleep(SITTING)
         oldest = session.buffer.jobs[0] if session.buffer.jobs else None
-        if oldest is None:
+        stuck = session.gates.oldest()
+        if oldest is None and not stuck:
             continue
         await anyio.sleep(SITTING)
-        if session.buffer.jobs and session.buffer.jobs[0] is oldest:
+        if oldest is not None and session.buffer.jobs and session.buffer.jobs[0] is oldest:
             empty_buffer(session, settler)
+        for job in stuck:
+            if job.place.jobs and job.place.jobs[0] is job:
+                settler.hand_back(session.gates.turn_out(place=job.place))
 
 
-def empty_buffer(session: Session, settler: Settler, of: Container[str] | None = None) -> None:
+def empty_buffer(session: Session, settler: Settler, of: Collection[str] | None = None) -> None:
     """Hand back the jobs ``of`` some queues (all) that no consumer has begun; no attempt is used."""
+    out = session.gates.turn_out(of)
     for _ in range(len(session.buffer.jobs)):
         job = session.buffer.jobs.popleft()
         if of is not None and queue_of(job.queue) not in of:
             session.buffer.jobs.append(job)
             continue
-        settler.put(handed_back(job))
+        if job.place is not None:
+            session.gates.withdrawn(job)
+        out.append(job)
+    settler.hand_back(out)

@@ -20,6 +20,8 @@ class Bell:
         """Something may be ready where limits count: in a lane, or in one of ``limited_queues``."""
         self.lanes = True
         """Something may be ready in a lane."""
+        self.news = True
+        """Something became ready where limits count, not just free."""
         self.limited_queues: Collection[str] = ()
 
     def ring(self, places: Iterable[str]) -> None:
@@ -28,16 +30,16 @@ class Bell:
             if place in self.queues:
                 self.ready.set()
                 if place in self.limited_queues:
-                    self.limited = True
+                    self.limited = self.news = True
                 else:
                     self.plain = True
             elif is_lane(place) and queue_of(place) in self.queues:
-                self.limited = self.lanes = True
+                self.limited = self.lanes = self.news = True
                 self.ready.set()
 
     def ring_all(self) -> None:
         """Anything may have happened."""
-        self.plain = self.lanes = True
+        self.plain = self.lanes = self.news = True
         self.ring_limited()
 
     def ring_limited(self) -> None:
@@ -61,6 +63,12 @@ class Wake:
             bell.ring(places)
         if scheduled:
             self.due.set()
+
+    def ring_limited(self, *, news: bool = False) -> None:
+        """Limits may let in something; ``news``: what others had."""
+        for bell in self.bells:
+            bell.news |= news
+            bell.ring_limited()
 
     def ring_all(self) -> None:
         """Anything may have happened: look everywhere."""

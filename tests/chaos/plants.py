@@ -139,7 +139,7 @@ def mixed_up_results() -> None:
 
 def no_limits() -> None:
     """What runs under a limit is not counted."""
-    _replace("claim_limited", "sum(coalesce(taken, 0)) as jobs", "0 as jobs")
+    _replace("claim_limited", "coalesce(sum(jobs) filter (where worker_id <> $1), 0) as others", "0 as others")
 
 
 def deaf_to_cancels() -> None:

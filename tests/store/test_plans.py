@@ -27,6 +27,7 @@ BIG = {"jobs", "edges", "blocked", "scheduled", "ready", "finished", "attempts"}
 MUST_USE: Mapping[str, set[str]] = {
     "claim": {"ready_pkey", "jobs_pkey"},
     "claim_bounded": {"ready_pkey", "jobs_pkey"},
+    "claim_held": {"ready_pkey", "jobs_pkey"},
     "claim_limited": {"ready_pkey", "jobs_pkey"},
     "settle": {"leases_pkey", "edges_pkey", "blocked_pkey", "jobs_pkey"},
     "settle_limited": {"leases_pkey", "edges_pkey", "blocked_pkey", "jobs_pkey", "ready_pkey"},
@@ -66,6 +67,7 @@ unpinned it reads the whole queue by a bitmap and sorts it (300,000 ready: 230-7
 HOT = {
     "claim",
     "claim_bounded",
+    "claim_held",
     "claim_limited",
     "settle",
     "settle_limited",
@@ -108,9 +110,13 @@ class Batch:
         new = [mint.job_id() for _ in ids]
         return {
             "claim": [worker, 9_999_999, 400, ["step"], ["default", "other"], [-1, -1], [UUID(int=0)] * 2, 0],
-            "claim_bounded": [worker, 7_777_777, 400, ["step"], ["default"], 0],
+            "claim_bounded": [worker, 7_777_777, 400, ["step"], ["default"], 0, [], []],
             "claim_limited": [
-                worker, 6_666_666, 400, ["step"], ["default"], ["default", "other"], ["", ""], 200, 0
+                worker, 6_666_666, 400, ["step"], ["default"], ["default", "other"], ["", ""], 200, 0, [], []
+            ],
+            "claim_held": [
+                worker, 6_666_667, ["step"], ["default", "other"], [-1, -1], [UUID(int=0)] * 2, [200, 200], 0,
+                ["queue:default"], [7], ["default"],
             ],
             "settle": [worker, leases, leases, ids, numbers, ones, ["1"] * count, 200, 8_888_888, ["default"], ["step"], 0],
             "settle_limited": [

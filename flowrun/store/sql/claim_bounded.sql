@@ -1,7 +1,7 @@
 -- Take up to $3 jobs out of queues with a limit or a rate that have nothing in lanes: claim_limited.sql without the rounds,
 -- at half of its cost.
 --   $1 uuid worker  $2 bigint number of the first lease  $3 integer limit  $4 text[] types this worker can run  $5 text[] queues
---   $6 integer changes of queues the worker knows of
+--   $6 integer changes of queues the worker knows of  $7 text[] slots, $8 integer[] how many of each its jobs need already
 -- Result, indexes and locks as in claim_limited.sql.
 with gate as materialized (
     select locked.claims = seen.claims as open
@@ -14,18 +14,26 @@ setting as materialized (
     where (select open from gate) and not s.paused and exists (select from flowrun.workers where id = $1 and changes = $6)
 ),
 slot as materialized (
-    select s.row_at, l.taken, setting.name as queue
+    select s.row_at, s.worker_id, s.most, l.taken, setting.name as queue
     from setting
     cross join lateral (
         select *, slots.ctid as row_at from flowrun.slots where slots.name = 'queue:' || setting.name offset 0
     ) s
     left join lateral (
-        select cardinality(jobs) as taken from flowrun.leases where worker_id = s.worker_id and n = s.n and jobs <> '{}' offset 0
+        select cardinality(jobs) as taken from flowrun.leases
+        where worker_id = s.worker_id and n = s.n and (jobs <> '{}' or s.most is not null) offset 0
     ) l on true
     where setting.concurrency is not null
 ),
 gone as (
     delete from flowrun.slots where ctid = any(array(select row_at from slot where taken is null))
+),
+holder as materialized (
+    select
+        queue, worker_id,
+        coalesce(max(most) filter (where taken is not null), 0) + coalesce(sum(taken) filter (where most is null), 0) as jobs
+    from slot
+    group by queue, worker_id
 ),
 started as materialized (
     select s.name, coalesce(sum(t.jobs), 0) as jobs, min(t.started_at) as first
@@ -45,10 +53,12 @@ forgotten as (
 ),
 free as materialized (
     select
-        s.name, s.no,
-        least(s.concurrency - (select coalesce(sum(taken), 0) from slot where slot.queue = s.name), s.rate_jobs - started.jobs, $3)
-            as jobs
+        s.name, s.no, coalesce(own.jobs, 0) as own, coalesce(others.jobs, 0) as others,
+        least(s.concurrency - coalesce(own.jobs, 0) - coalesce(others.jobs, 0), s.rate_jobs - started.jobs, $3) as jobs
     from setting s
+    left join (select name, sum(jobs) as jobs from unnest($7::text[], $8::integer[]) as u (name, jobs) group by name) own
+        on own.name = 'queue:' || s.name
+    left join (select queue, sum(jobs) as jobs from holder where worker_id <> $1 group by queue) others on others.queue = s.name
     left join started on started.name = s.name
 ),
 out as materialized (
@@ -68,18 +78,19 @@ out as materialized (
     returning id, queue, (attempt + 1)::smallint as attempt
 ),
 batch as materialized (
-    select out.queue, $2 + free.no as lease, array_agg(out.id) as jobs, array_agg(out.attempt) as attempts
+    select
+        out.queue, $2 + free.no as lease, free.own + count(*) as most, array_agg(out.id) as jobs, array_agg(out.attempt) as attempts
     from out
     join free on free.name = out.queue
-    group by out.queue, free.no
+    group by out.queue, free.no, free.own
 ),
 lease as (
     insert into flowrun.leases (worker_id, n, claimed_at, jobs, attempts)
     select $1, lease, clock_timestamp(), jobs, attempts from batch
 ),
 slots as (
-    insert into flowrun.slots (name, worker_id, n, jobs)
-    select 'queue:' || s.name, $1, batch.lease, '{}' from batch join setting s on s.name = batch.queue where s.concurrency is not null
+    insert into flowrun.slots (name, worker_id, n, jobs, most)
+    select 'queue:' || s.name, $1, batch.lease, '{}', batch.most from batch join setting s on s.name = batch.queue where s.concurrency is not null
 ),
 counted as (
     update flowrun.throttle set claims = claims + 1 where exists (select from batch)
@@ -92,25 +103,28 @@ starts as (
 )
 select
     0 as note, j.id, u.attempt, j.flow_id, j.kind, j.name, j.queue, j.type, j.args, j.sources, j.bindings, j.priority, j.options,
-    batch.lease, null::text as lane, null::boolean as whole, null::float8 as seconds
+    batch.lease, null::text as lane, null::boolean as whole, null::float8 as seconds,
+    case when s.concurrency is not null then batch.most end as queue_most, null::bigint as key_most
 from batch
+join setting s on s.name = batch.queue
 cross join lateral unnest(batch.jobs, batch.attempts) as u (id, attempt)
 cross join lateral (select * from flowrun.jobs where jobs.id = u.id offset 0) j
 union all
 select
     2, null, null, null, null, null, started.name, null, null, null, null, null, null, null, null, null,
-    extract(epoch from started.first + make_interval(secs => s.rate_seconds) - clock_timestamp())::float8
+    extract(epoch from started.first + make_interval(secs => s.rate_seconds) - clock_timestamp())::float8, null, null
 from started
 join setting s on s.name = started.name
 where started.jobs >= s.rate_jobs
 union all
 (
-    select 3, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null
+    select
+        3, null, null, null, null, null, null, null, null, null, null, null, null, null, null, bool_or(free.own = 0), null, null, null
     from free join setting s on s.name = free.name
-    where s.concurrency is not null and free.jobs <= 0
-    limit 1
+    where s.concurrency is not null and free.jobs <= 0 and free.others > 0
+    having count(*) > 0
 )
 union all
-select 4, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null
+select 4, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null
 from gate
 where not open

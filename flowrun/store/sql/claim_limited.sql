@@ -3,12 +3,15 @@
 --   $5 text[] queues that have a limit or a rate  $6 text[] queues to look for lanes in  $7 text[] where in each the last
 --   look ended ('': at its beginning)  $8 integer how many lanes to look at
 --   $9 integer changes of queues the worker knows of
--- Result: rows tagged `note`: 0 a job and the number of its lease, 1 a queue whose lanes were looked at, the last of them,
--- and whether those were all, 2 the seconds until a rate allows the next job, 3 a limit is used up, 4 nothing was
--- done, because this statement's snapshot lacks a claim under limits that was made meanwhile: to be sent again.
--- What is taken is what the leases hold: a slot names a lease and lives as long as that, so whatever ends a lease (a
--- settle, a retry, a rescue) frees its slots, and nothing else must think of it. Slots of leases that have gone are
--- removed in passing; one of a sequence stays until its job has ended, and until then only that job is let in.
+--   $10 text[] slots, $11 integer[] how many of each this worker's jobs need already (those that run, and those to run next)
+-- Result: rows tagged `note`: 0 a job, the number of its lease, and how many slots of its queue and its key the worker holds
+-- as of that; 1 a queue whose lanes were looked at, how many, the last of them, and whether those were all; 2 the seconds
+-- until a rate allows the next job; 3 other workers have used up a limit, and whether this one has nothing of it; 4 nothing
+-- was done, because this statement's snapshot lacks a claim under limits that was made meanwhile: to be sent again.
+-- A slot names a lease and lives as long as that, so whatever ends a lease (a settle, a retry, a rescue) frees its slots,
+-- and nothing else must think of it. `most` is how many the worker holds as of that lease, all of its leases together: the
+-- most of those that live counts. Where it is null (sequences), each job of the lease takes one. Slots of leases that have
+-- gone are removed in passing; one of a sequence stays until its job has ended, and until then only that job is let in.
 -- Every lane gives in turn (`turn`, then the order of the walk), which is what makes fair_key fair; limits are counted
 -- along that order, so what one limit leaves out can only make others take less than they might.
 -- Index: ready_pkey, one step a lane; slots_pkey, starts_queue; every look-up is lateral (`offset 0`: and made once). A slot is deleted by
@@ -83,7 +86,7 @@ place as materialized (
 ),
 slot as materialized (
     select
-        s.name, s.row_at, l.taken,
+        s.name, s.row_at, s.worker_id, s.most, l.taken,
         case when l.taken is null and name.holds then (
             select u.id from unnest(s.jobs) as u (id)
             cross join lateral (select id from flowrun.jobs where jobs.id = u.id offset 0) j
@@ -96,13 +99,26 @@ slot as materialized (
     ) name
     cross join lateral (select *, slots.ctid as row_at from flowrun.slots where slots.name = name.name offset 0) s
     left join lateral (
-        select cardinality(jobs) as taken from flowrun.leases where worker_id = s.worker_id and n = s.n and jobs <> '{}' offset 0
+        select cardinality(jobs) as taken from flowrun.leases
+        where worker_id = s.worker_id and n = s.n and (jobs <> '{}' or s.most is not null) offset 0
     ) l on true
 ),
-taken as materialized (
-    select name, sum(coalesce(taken, 0)) as jobs, (array_agg(held) filter (where held is not null))[1] as held
+holder as materialized (
+    select
+        name, worker_id, (array_agg(held) filter (where held is not null))[1] as held,
+        coalesce(max(most) filter (where taken is not null), 0) + coalesce(sum(taken) filter (where most is null), 0) as jobs
     from slot
+    group by name, worker_id
+),
+taken as materialized (
+    select
+        name, sum(jobs) as jobs, coalesce(sum(jobs) filter (where worker_id <> $1), 0) as others,
+        (array_agg(held) filter (where held is not null))[1] as held
+    from holder
     group by name
+),
+own as materialized (
+    select name, sum(jobs) as jobs from unnest($10::text[], $11::integer[]) as u (name, jobs) group by name
 ),
 gone as (
     delete from flowrun.slots where ctid = any(array(select row_at from slot where taken is null and held is null))
@@ -126,22 +142,29 @@ forgotten as (
 free as materialized (
     select
         p.at, p.queue, p.queue_slot, p.key, s.rate_jobs is not null as rated, s.concurrency is not null as bounded, mine.held,
-        p.at_once - coalesce(mine.jobs, 0) as key_free,
-        least(s.concurrency - coalesce(whole.jobs, 0), s.rate_jobs - started.jobs, $3) as queue_free,
+        p.at_once - case when p.holds then coalesce(mine.jobs, 0) else coalesce(mine.others, 0) + coalesce(own_key.jobs, 0) end
+            as key_free,
+        least(s.concurrency - coalesce(whole.others, 0) - coalesce(own_queue.jobs, 0), s.rate_jobs - started.jobs, $3)
+            as queue_free,
+        coalesce(mine.others, 0) as key_others, coalesce(whole.others, 0) as queue_others, p.holds,
+        coalesce(own_key.jobs, 0) as key_own, coalesce(own_queue.jobs, 0) as queue_own,
         row_number() over (order by p.step, p.at) as no, count(*) over () as places,
         case when p.key is not null then dense_rank() over (order by p.key) end as key_no,
         dense_rank() over (order by p.queue) as queue_no,
-        dense_rank() over (order by case when s.concurrency is not null then p.queue end, p.key) - 1 as batch
+        dense_rank() over (order by case when p.holds then p.key end nulls first) - 1 as batch
     from place p
     join setting s on s.queue = p.queue
     left join taken mine on mine.name = p.key
     left join taken whole on whole.name = p.queue_slot
+    left join own own_key on own_key.name = p.key
+    left join own own_queue on own_queue.name = p.queue_slot
     left join started on started.queue = p.queue
     where exists (select from flowrun.workers where id = $1 and changes = $9)
 ),
 candidate as (
     select
         f.no, f.queue, f.queue_slot, f.key, f.bounded, f.rated, f.key_no, f.queue_no, f.key_free, f.queue_free, f.batch,
+        f.holds, f.key_own, f.queue_own,
         r.row_at, r.id,
         row_number() over (partition by f.no order by r.priority, r.id) as turn
     from free f
@@ -164,7 +187,7 @@ by_queue as (
     where of_key <= key_free is not false
 ),
 chosen as materialized (
-    select row_at, id, no, batch, queue, queue_slot, key, bounded, rated
+    select row_at, id, no, batch, queue, queue_slot, key, bounded, rated, holds, key_own, queue_own
     from by_queue
     where of_queue <= queue_free
     order by turn, no
@@ -177,7 +200,11 @@ out as materialized (
 job as materialized (
     select
         chosen.id, chosen.no, chosen.queue, chosen.queue_slot, chosen.key, chosen.bounded, chosen.rated, out.attempt,
-        $2 + dense_rank() over (order by chosen.batch) - 1 as lease
+        $2 + dense_rank() over (order by chosen.batch) - 1 as lease,
+        case when chosen.bounded then chosen.queue_own + count(*) over (partition by chosen.queue) end as queue_most,
+        case when chosen.key is not null and not chosen.holds then
+            chosen.key_own + count(*) over (partition by chosen.key)
+        end as key_most
     from chosen
     join out on out.id = chosen.id
 ),
@@ -187,50 +214,49 @@ lease as (
     from job
     group by lease
 ),
-part as materialized (
-    select queue, queue_slot, key, bounded, rated, lease, array_agg(id) as jobs
-    from job
-    group by no, queue, queue_slot, key, bounded, rated, lease
-),
 slots as (
-    insert into flowrun.slots (name, worker_id, n, jobs)
-    select queue_slot, $1, lease, array_agg(j.id) from part, unnest(part.jobs) as j (id) where bounded group by queue_slot, lease
+    insert into flowrun.slots (name, worker_id, n, jobs, most)
+    select queue_slot, $1, lease, '{}'::uuid[], queue_most from job where bounded group by queue_slot, lease, queue_most
     union all
-    select key, $1, lease, array_agg(j.id) from part, unnest(part.jobs) as j (id) where key is not null group by key, lease
+    select key, $1, lease, '{}'::uuid[], key_most from job where key_most is not null group by key, lease, key_most
+    union all
+    select key, $1, lease, array_agg(id), null::bigint from job where key is not null and key_most is null group by key, lease
 ),
 counted as (
     update flowrun.throttle set claims = claims + 1 where exists (select from job)
 ),
 starts as (
     insert into flowrun.starts (queue, started_at, jobs)
-    select queue, clock_timestamp(), sum(cardinality(jobs)) from part where rated group by queue
+    select queue, clock_timestamp(), count(*) from job where rated group by queue
 )
 select
     0 as note, j.id, job.attempt, j.flow_id, j.kind, j.name, j.queue, j.type, j.args, j.sources, j.bindings, j.priority, j.options,
-    job.lease, null::text as lane, null::boolean as whole, null::float8 as seconds
+    job.lease, null::text as lane, null::boolean as whole, null::float8 as seconds, job.queue_most, job.key_most
 from job
 cross join lateral (select * from flowrun.jobs where jobs.id = job.id offset 0) j
 union all
 select
-    1, null, null, null, null, null, walk.queue, null, null, null, null, null, null, null,
-    (array_agg(walk.lane order by walk.step desc) filter (where walk.lane is not null))[1], max(walk.step) < $8, null
+    1, null, null, null, null, null, walk.queue, null, null, null, null, null, null, count(walk.lane),
+    (array_agg(walk.lane order by walk.step desc) filter (where walk.lane is not null))[1], max(walk.step) < $8, null, null, null
 from walk
 group by walk.queue
 union all
 select
     2, null, null, null, null, null, started.queue, null, null, null, null, null, null, null, null, null,
-    extract(epoch from started.first + make_interval(secs => s.rate_seconds) - clock_timestamp())::float8
+    extract(epoch from started.first + make_interval(secs => s.rate_seconds) - clock_timestamp())::float8, null, null
 from started
 join setting s on s.queue = started.queue
 where started.jobs >= s.rate_jobs and not s.paused
 union all
 (
-    select 3, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null
+    select
+        3, null, null, null, null, null, null, null, null, null, null, null, null, null, null,
+        bool_or(case when key_free <= 0 then key_own else queue_own end = 0), null, null, null
     from free
-    where key_free <= 0 or (bounded and queue_free <= 0)
-    limit 1
+    where (key_free <= 0 and key_others > 0) or (bounded and queue_free <= 0 and queue_others > 0)
+    having count(*) > 0
 )
 union all
-select 4, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null
+select 4, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null
 from gate
 where not open

@@ -26,10 +26,14 @@ named as (
 select
     named.name, q.concurrency, q.rate_jobs, q.rate_seconds, coalesce(q.paused, false), coalesce(waiting.jobs, 0),
     (
-        select coalesce(sum(cardinality(l.jobs)), 0)
-        from flowrun.slots s
-        join flowrun.leases l on l.worker_id = s.worker_id and l.n = s.n
-        where s.name = 'queue:' || named.name
+        select coalesce(sum(jobs), 0)::bigint
+        from (
+            select coalesce(max(s.most), 0) + coalesce(sum(cardinality(l.jobs)) filter (where s.most is null), 0) as jobs
+            from flowrun.slots s
+            join flowrun.leases l on l.worker_id = s.worker_id and l.n = s.n
+            where s.name = 'queue:' || named.name
+            group by s.worker_id
+        ) held
     ),
     (select count(*) from flowrun.workers where expires_at > now() and named.name = any(queues))
 from named

@@ -1,4 +1,4 @@
--- Settle a batch as settle.sql does, in which jobs take up limits: their slots are free with their own settle, and passed
+-- Settle a batch as settle.sql does, in which jobs are of sequences: their slots are free with their own settle, and passed
 -- on at once, one for one, to what waits in the same place. So the next job under the same limit starts from this
 -- statement's answer, without a claim, and without the lock that claims under limits take in turn: nothing is taken that
 -- was not given here.

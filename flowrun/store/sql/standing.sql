@@ -20,16 +20,28 @@ select
     coalesce(qs.paused, false) as paused, qs.concurrency, qs.rate_jobs, qs.rate_seconds,
     nullif(split_part(j.queue, chr(31), 4), '') as limit_key, nullif(split_part(j.queue, chr(31), 3), '')::integer as limit_most,
     (
-        select coalesce(sum(cardinality(lease.jobs)), 0)
-        from flowrun.slots slot
-        join flowrun.leases lease on lease.worker_id = slot.worker_id and lease.n = slot.n
-        where slot.name = nullif(split_part(j.queue, chr(31), 4), '')
+        select coalesce(sum(jobs), 0)::bigint
+        from (
+            select
+                coalesce(max(slot.most), 0)
+                + coalesce(sum(cardinality(lease.jobs)) filter (where slot.most is null), 0) as jobs
+            from flowrun.slots slot
+            join flowrun.leases lease on lease.worker_id = slot.worker_id and lease.n = slot.n
+            where slot.name = nullif(split_part(j.queue, chr(31), 4), '')
+            group by slot.worker_id
+        ) held
     ) as limit_used,
     (
-        select coalesce(sum(cardinality(lease.jobs)), 0)
-        from flowrun.slots slot
-        join flowrun.leases lease on lease.worker_id = slot.worker_id and lease.n = slot.n
-        where slot.name = 'queue:' || q.name
+        select coalesce(sum(jobs), 0)::bigint
+        from (
+            select
+                coalesce(max(slot.most), 0)
+                + coalesce(sum(cardinality(lease.jobs)) filter (where slot.most is null), 0) as jobs
+            from flowrun.slots slot
+            join flowrun.leases lease on lease.worker_id = slot.worker_id and lease.n = slot.n
+            where slot.name = 'queue:' || q.name
+            group by slot.worker_id
+        ) held
     ) as queue_used,
     (
         select coalesce(sum(jobs), 0) from flowrun.starts

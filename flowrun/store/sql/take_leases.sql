@@ -1,6 +1,7 @@
 -- Leases of a worker, taken away from it. What is unfinished in them is looked up by the next statement: it needs a
 -- snapshot from after this one's locks.
 --   $1 uuid worker  $2 bigint[] only these lease numbers, whose rows stay, empty (see void_leases.sql); null for all
+-- Slots that are held as long as the row stands, with jobs or without, are free.
 -- Result: job, attempt, claimed_at.
 -- Locks: the leases by number; a settle that holds one is waited for.
 with held as materialized (
@@ -14,5 +15,8 @@ gone as (
 ),
 emptied as (
     update flowrun.leases set jobs = '{}', attempts = '{}' where worker_id = $1 and n = any($2)
+),
+freed as (
+    delete from flowrun.slots where worker_id = $1 and n = any($2) and most is not null
 )
 select u.id, u.attempt, held.claimed_at from held, unnest(held.jobs, held.attempts) as u (id, attempt)
