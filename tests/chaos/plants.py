@@ -271,12 +271,11 @@ def orphans() -> None:
     """The processes of handlers do not heed that their worker has ended."""
     from flowrun.worker import processes
 
-    careless = (
-        "child._end_with_parent = child._listen_no_more = lambda parent: None; child.os.killpg = lambda *_: None; "
-    )
-    processes._COMMAND = processes._COMMAND.replace(  # type: ignore[attr-defined]
+    careless = "child._end_with_parent = lambda parent: None; child.os.killpg = lambda *_: None; "
+    command = processes._COMMAND.replace(
         "from flowrun.worker.child import main; ", "from flowrun.worker import child; main = child.main; " + careless
     )
+    processes._COMMAND = command + "; child.time.sleep(40)"
 
 
 PLANTS = {
@@ -285,7 +284,7 @@ PLANTS = {
     ),
     "joins forget": Plant(joins_forget, ("I2", "I6", "I10")),
     "joins hurry": Plant(joins_hurry, ("I1", "I3", "I16", "relay")),
-    "no heartbeat": Plant(no_heartbeat, ("I13",), ("links delayed",)),
+    "no heartbeat": Plant(no_heartbeat, ("I13", "I10"), ("links delayed",)),
     "no rescue": Plant(no_rescue, ("I10",), ("worker killed",)),
     "acknowledge early": Plant(acknowledge_early, ("I10 lost",), ("dispatcher killed", "links cut", "answers lost")),
     "new ids": Plant(new_ids, ("I11",), ("answers lost", "links cut")),
