@@ -9,6 +9,7 @@ from uuid import UUID
 
 from flowrun.core import lanes
 from flowrun.core import options as job_options
+from flowrun.core import plan as plans
 from flowrun.core.flow import Flow, Node
 from flowrun.core.ids import Ids
 from flowrun.core.job import JobSpec
@@ -17,7 +18,7 @@ from flowrun.core.options import SYSTEM_QUEUE, JobOptions
 from flowrun.core.plan import DeadlineRow, FlowRow, JobRow, KeyRow, Plan, TestRow
 from flowrun.core.rows import END_TYPE, JOIN_TYPE, TYPES, Compiled, Dump, FlowRows, LargeRows
 from flowrun.core.states import Deadline, Kind
-from flowrun.core.vertex import Asked, EdgeTest, Encode, Vertex
+from flowrun.core.vertex import NOTHING, Asked, EdgeTest, Encode, Vertex
 from flowrun.errors import InvalidFlow
 
 __all__ = ["END_TYPE", "JOIN_TYPE", "TYPES", "Compiled", "Dump", "compile_flow", "compile_job", "compile_jobs"]
@@ -98,7 +99,7 @@ def compile_flow(
     end = layout.ends[flow]
     rows: FlowRows
     ids: Sequence[UUID]
-    if isinstance(minted, Ids):
+    if isinstance(minted, Ids) and len(minted) >= plans.LARGE:
         minted.stand_out(end, flow_id)
         ids, rows = minted, LargeRows(flow, layout, dump, minted)
     else:
@@ -116,13 +117,14 @@ def compile_flow(
         plan.source = rows
     else:
         plan.jobs, plan.edges, plan.blocked = [*rows.jobs()], [*rows.edges()], [*rows.blocked()]
-        plan.free = [row for row, vertex in zip(plan.jobs, layout.vertices, strict=True) if not vertex.total]
+        waiting = {row[0] for row in plan.blocked}
+        plan.free = [row for row in plan.jobs if row.id not in waiting]
     return Compiled(plan, flow_id, rows.names())
 
 
 def _tests(vertices: Sequence[Vertex], ids: Sequence[UUID], dump: Dump) -> Iterator[TestRow]:
     for number, vertex in enumerate(vertices):
-        if vertex.said.more is not None:
+        if vertex.said is not NOTHING and vertex.said.more is not None:
             for (parent, condition), test in vertex.said.more.items():
                 if test is not None:
                     yield ids[parent], ids[number], condition, _stored_test(test, ids, vertex, dump)
@@ -225,7 +227,7 @@ class _Asking:
         shared, dump = self._shared, self._dump
         for vertex in self._layout.vertices:
             node, flow = vertex.node, vertex.flow
-            if (bound := vertex.said.bound) is not None:
+            if vertex.said is not NOTHING and (bound := vertex.said.bound) is not None:
                 vertex.say(bindings=dump(bound.bindings))
             if vertex.kind is not _HANDLER or node is None or flow is None or (spec := node.spec) is None:
                 vertex.asked = self._own(vertex)

@@ -56,6 +56,7 @@ class Layout:
         """Vertices that may be cancelled at any moment, by a rival's success."""
         self._cleanup: set[Flow] = set()
         """Flows as nodes that are not cancelled with the flow around them."""
+        self._names: dict[Flow, dict[str, Node[Any]]] = {}
         self._asking: list[Vertex] = []
         """Those whose handlers may ask for their parents."""
 
@@ -73,7 +74,7 @@ class Layout:
 
     def sorted(self) -> Layout:
         """The same in topological order; InvalidFlow names the cycle if there is none."""
-        if not any(_early(vertex, number) for number, vertex in enumerate(self.vertices)):
+        if self._is_sorted():
             return self
         order = compensation.ordered(compensation.parents_of(self.vertices), self.vertices)
         moved = {old: new for new, old in enumerate(order)}
@@ -93,6 +94,15 @@ class Layout:
         self.ends = {flow: moved[old] for flow, old in self.ends.items()}
         self.verdict = None if self.verdict is None else moved[self.verdict]
         return self
+
+    def _is_sorted(self) -> bool:
+        for number, vertex in enumerate(self.vertices):
+            parents, said = vertex.parents, vertex.said
+            if parents and (parents[-1] >= number or max(parents) >= number):
+                return False
+            if said is not NOTHING and said.more is not None and max(said.more)[0] >= number:
+                return False
+        return True
 
     def _place(self, root: Flow) -> None:
         """Give every node its vertex, an inner flow's nodes before its end. Without recursion: nesting can be deep."""
@@ -153,27 +163,22 @@ class Layout:
             node.place = place
         return place
 
-    def _entrance(self, node: Node[Any]) -> int | None:
-        """The vertex that carries what ``node`` waits for; None for an inner flow that waits for nothing."""
-        return node.place if node.inner is None else self.starts.get(node.inner)
-
     def _connect(self, flow: Flow) -> None:
-        by_name = {node.name: node for node in flow.nodes}
-        begins = flow in self.starts
+        begins, vertices = flow in self.starts, self.vertices
         for node in flow.nodes:
-            entrance = self._entrance(node)
-            if entrance is None:
+            entrance = node.place if node.inner is None else self.starts.get(node.inner)
+            if entrance is None:  # an inner flow that waits for nothing
                 continue
-            vertex = self.vertices[entrance]
+            vertex = vertices[entrance]
             if (
                 begins
                 or vertex.said is not NOTHING
                 or vertex.kind is Kind.MAP
                 or not _wait_for_success(vertex, node, flow)
             ):
-                self._wait(vertex, node, by_name, self._begins(flow, node) if begins else {})
+                self._wait(vertex, node, self._begins(flow, node) if begins else {})
         for condition, callback in flow.callbacks:
-            self._wait(self.vertices[callback.place], callback, by_name, {(self.ends[flow], condition): None})
+            self._wait(self.vertices[callback.place], callback, {(self.ends[flow], condition): None})
 
     def _begins(self, flow: Flow, node: Node[Any]) -> Parents:
         """The edge from the start of its flow: for first nodes, and for those that a skipped parent would release."""
@@ -221,14 +226,16 @@ class Layout:
         if flow in self.starts:
             end.wait_too(self.starts[flow], Condition.SUCCEEDED)
         sinks = [node for node in flow.nodes if not awaited[node.place]]
-        end.say(sinks=[node.place for node in sinks])
+        bound: Encoded | None = None
         output = _output(flow) or (sinks[0] if len(sinks) == 1 else None)
         if output is not None:
-            _give(end, Encoded('{"result":null}', [output], [(["result"], 0, [])]))
+            bound = Encoded('{"result":null}', [output], [(["result"], 0, [])])
         elif flow.parent is not None:
             names = ",".join(f"{json_name(node.name)}:null" for node in sinks)
             bindings: list[Any] = [(["result", node.name], at, []) for at, node in enumerate(sinks)]
-            _give(end, Encoded(f'{{"result":{{{names}}}}}', sinks, bindings))
+            bound = Encoded(f'{{"result":{{{names}}}}}', sinks, bindings)
+        end.args = end.args if bound is None else bound.args
+        end.say(sinks=[node.place for node in sinks], bound=bound)
 
     def _show_parents(self) -> None:
         """Say whose parents are recorded: of nodes that may ask for them, and of the joins they are seen through.
@@ -243,21 +250,21 @@ class Layout:
             parents = [self.vertices[place] for place, _, _ in vertex.waits()]
             stack += [parent for parent in parents if parent.kind is Kind.JOIN and not parent.shown]
 
-    def _wait(self, vertex: Vertex, node: Node[Any], by_name: Mapping[str, Node[Any]], required: Parents) -> None:
+    def _wait(self, vertex: Vertex, node: Node[Any], required: Parents) -> None:
         joins: list[tuple[Join, Parents]] = []
         flow, said = node.flow, vertex.said
         cleanup = said.cleanup
         for condition in node.after:
             if not isinstance(condition, Join):
                 when = condition.succeeded if isinstance(condition, Node) else condition
-                self._ask(required, self._parent(node, when, by_name), when, cleanup)
+                self._ask(required, self._parent(node, when), when, cleanup)
                 continue
-            parents = self._joined(node, condition, by_name, cleanup)
+            parents = self._joined(node, condition, cleanup)
             if condition.count < len(parents) or condition.race:
                 joins.append((condition, parents))
                 continue
             for when in condition.whens:  # all are needed: they are plain edges
-                self._ask(required, self._parent(node, when, by_name), when, cleanup)
+                self._ask(required, self._parent(node, when), when, cleanup)
         if said.bound is not None:
             known = {parent for parents in (required, *(parents for _, parents in joins)) for parent, _ in parents}
             if vertex.kind is Kind.MAP:
@@ -302,8 +309,8 @@ class Layout:
             rivals = [rival for rival in race or () if rival != parent]
             parents[parent, FIRST_TEST + len(parents)] = EdgeTest(condition, when.test, rivals, choice)
 
-    def _joined(self, node: Node[Any], join: Join, by_name: Mapping[str, Node[Any]], cleanup: bool) -> Parents:
-        places = [self._parent(node, when, by_name) for when in join.whens]
+    def _joined(self, node: Node[Any], join: Join, cleanup: bool) -> Parents:
+        places = [self._parent(node, when) for when in join.whens]
         racers = list(dict.fromkeys(places)) if join.race else None
         self._racers.update(racers or ())
         parents: Parents = {}
@@ -316,8 +323,14 @@ class Layout:
             )
         return parents
 
-    def _parent(self, node: Node[Any], when: When, by_name: Mapping[str, Node[Any]]) -> int:
-        parent = by_name.get(when.node) if isinstance(when.node, str) else when.node
+    def _named(self, flow: Flow) -> Mapping[str, Node[Any]]:
+        """The nodes of a flow by name, for those who wait for names."""
+        if flow not in self._names:
+            self._names[flow] = {node.name: node for node in flow.nodes}
+        return self._names[flow]
+
+    def _parent(self, node: Node[Any], when: When) -> int:
+        parent = self._named(node.flow).get(when.node) if isinstance(when.node, str) else when.node
         if parent is None:
             raise InvalidFlow(f"node {node.name!r} of flow {node.flow.name!r} waits for an unknown node {when.node!r}")
         if parent.flow is not node.flow:
@@ -362,17 +375,6 @@ def _outlived(vertex: Vertex) -> set[int]:
         if len(decisive) <= 1:
             return decisive or parents
     return set()
-
-
-def _give(vertex: Vertex, encoded: Encoded) -> None:
-    vertex.args = encoded.args
-    vertex.say(bound=encoded)
-
-
-def _early(vertex: Vertex, number: int) -> bool:
-    """Whether it stands before something that it waits for."""
-    parents, more = vertex.parents, vertex.said.more
-    return (bool(parents) and max(parents) >= number) or (more is not None and max(more)[0] >= number)
 
 
 def _whens(condition: Wait) -> Sequence[When]:

@@ -73,6 +73,10 @@ class KeyRow(NamedTuple):
     """Seconds it is held; None: as long as what it was given to is stored."""
 
 
+LARGE = 500
+"""Jobs from which on a flow is large: its rows are copied in. Below, one statement with arrays is faster."""
+
+
 class Source(Protocol):
     """The many rows of a large flow, each made when it is asked for: again, if they are written again."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from uuid import UUID
 
 from flowrun.core import options as job_options
@@ -17,7 +17,7 @@ from flowrun.core.ids import Ids
 from flowrun.core.layout import Layout
 from flowrun.core.plan import BlockedRow, EdgeRow, JobRow, Plan
 from flowrun.core.states import Kind
-from flowrun.core.vertex import NOTHING, Asked, Vertex
+from flowrun.core.vertex import NOTHING, Vertex
 
 END_TYPE = "flowrun.end"
 JOIN_TYPE = "flowrun.join"
@@ -123,33 +123,41 @@ class FlowRows:
         ids = self._ids
         children: list[list[EdgeRow]] = [[] for _ in ids]
         for id, vertex in zip(ids, self._vertices, strict=True):
-            for parent, condition, test in vertex.waits():
-                if test is None:
-                    children[parent].append((ids[parent], id, condition))
+            on = vertex.on
+            for parent in vertex.parents:
+                children[parent].append((ids[parent], id, on))
+            if vertex.said.more is not None:
+                for (parent, condition), test in vertex.said.more.items():
+                    if test is None:
+                        children[parent].append((ids[parent], id, condition))
         return chain.from_iterable(children)
 
     def blocked(self) -> Iterator[BlockedRow]:
         """The rows of ``blocked``."""
         for id, vertex in zip(self._ids, self._vertices, strict=True):
-            if total := vertex.total:
+            if vertex.said is NOTHING:
+                if total := len(vertex.parents):
+                    yield id, total, total
+            elif total := vertex.total:
                 yield id, total if vertex.said.need is None else vertex.said.need, total
 
     def names(self) -> Nodes:
         """The nodes by name, without holding on to all the rest."""
-        nodes = [(vertex, vertex.node) for vertex in self._vertices if vertex.node is not None]
-        names, types = [vertex.name for vertex, _ in nodes], [type_of(vertex) for vertex, _ in nodes]
-        return Nodes(self._ids, [node.place for _, node in nodes], names, types)
+        nodes = [vertex for vertex in self._vertices if vertex.node is not None]
+        places = [vertex.node.place for vertex in nodes if vertex.node is not None]
+        return Nodes(self._ids, places, [vertex.name for vertex in nodes], [*map(type_of, nodes)])
 
     def _job(self, number: int) -> JobRow:
         """The row of ``jobs`` for a vertex."""
         vertex = self._vertices[number]
         flow, said = vertex.flow, vertex.said
-        queue, priority, optional, delay, run_at, options, _, _ = _asked(vertex)
-        if vertex.kind is not _HANDLER or said.stays or said.need is not None:
-            options = self._options(vertex)
+        queue, priority, optional, delay, run_at, options, _, _ = vertex.asked or _nobody_asked(vertex)
         sources, parents = None, None
-        if said.bound is not None:
-            sources = [self._ids[node.place] for node in said.bound.sources]
+        if said is not NOTHING or vertex.kind is not _HANDLER:
+            if vertex.kind is not _HANDLER or said.stays or said.need is not None:
+                options = self._options(vertex)
+            if said.bound is not None:
+                sources = [self._ids[node.place] for node in said.bound.sources]
         if vertex.shown or said.sinks is not None:
             parents = self._parents(vertex)
         # Not JobRow(...): with so many fields that costs thrice as much.
@@ -171,7 +179,7 @@ class FlowRows:
     def _options(self, vertex: Vertex) -> str | None:
         """What is stored as a job's options, and beside them, where it is not like most."""
         said = vertex.said
-        more = dict(_asked(vertex).stored)
+        more = dict((vertex.asked or _nobody_asked(vertex)).stored)
         if said.stays:
             more["stays"] = True
         if said.after_end:
@@ -269,12 +277,10 @@ def type_of(vertex: Vertex) -> str:
 
 
 def _is_like_most(vertex: Vertex) -> bool:
-    asked = _asked(vertex)
+    asked = vertex.asked or _nobody_asked(vertex)
     plain = vertex.said is NOTHING and vertex.kind is _HANDLER and not vertex.shown
     return plain and asked.delay is None and asked.run_at is None
 
 
-def _asked(vertex: Vertex) -> Asked:
-    if vertex.asked is None:
-        raise LookupError(f"nobody has asked {vertex.name!r}")
-    return vertex.asked
+def _nobody_asked(vertex: Vertex) -> NoReturn:
+    raise LookupError(f"nobody has asked vertex {vertex.name!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -63,9 +63,9 @@ class Asked(NamedTuple):
     start_by: datetime | float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Said:
-    """What is said of few vertices."""
+    """What is said of few vertices. Changed by :meth:`Vertex.say` alone: most share one of which nothing is said."""
 
     need: int | None = None
     """How many parents are needed; None: all."""
@@ -116,7 +116,10 @@ class Vertex:
 
     def say(self, **what: Any) -> None:
         """Say something that is said of few."""
-        self.said = replace(self.said, **what)
+        if self.said is NOTHING:
+            self.said = Said()
+        for name, value in what.items():
+            setattr(self.said, name, value)
 
     def wait(self, parents: Parents) -> None:
         """Wait for ``parents``, and for nothing else."""

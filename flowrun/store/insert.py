@@ -9,14 +9,13 @@ from typing import Any
 from uuid import UUID
 
 from flowrun.core.attempt import Claimed
-from flowrun.core.plan import JobRow, Plan, Source
+from flowrun.core.plan import LARGE, JobRow, Plan, Source
 from flowrun.store import copied, keys
 from flowrun.store.callers import AsyncpgCaller, Caller
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
 
-COPY_FROM = 500
-"""From so many jobs on a flow is copied in; below, one statement with arrays is faster."""
+COPY_FROM = LARGE
 
 _SINGLE = itemgetter(0, 4, 5, 6, 9, 10, 11, 12, 13)
 

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from flowrun import Flowrun, Job, any_of, at_least
+from flowrun.core import plan as plans
 from flowrun.core import rows
 from flowrun.core.plan import JobRow
 from flowrun.store import copied, insert
@@ -57,6 +58,7 @@ def everything(app: Flowrun) -> Any:
 async def test_what_is_copied_in_is_what_was_written(
     app: Flowrun, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(plans, "LARGE", 10)
     monkeypatch.setattr(insert, "COPY_FROM", 10)
     monkeypatch.setattr(rows, "WINDOW", 16)
     monkeypatch.setattr(copied, "ROWS", 3)
@@ -116,7 +118,7 @@ async def test_a_node_of_a_large_flow_costs_a_kilobyte(app: Flowrun) -> None:
                 pass
         assert len([*source.others()]) == 1
 
-    await dispatched(100)
+    await dispatched(1_000)
     tracemalloc.start()
     try:
         await dispatched(NODES)
