@@ -86,7 +86,9 @@ async def settle(
             changes,
             *(slots or ()),
         )
-    except asyncpg.UniqueViolationError:
+    except asyncpg.UniqueViolationError as error:
+        if error.table_name != "finished":
+            raise
         return Settled(slow=list(ids))
     settled = Settled(ids=list(ids))
     for row in rows:

@@ -508,7 +508,7 @@ async def test_the_longest_key_under_the_longest_name(app, echo) -> None:
 
 async def test_without_a_key_nothing_is_asked_about_keys(app, echo, connection) -> None:
     async with app:
-        await connection.execute("drop table flowrun.keys")
+        await connection.execute("drop table flowrun.keys cascade")
         await echo.dispatch(n=1)
         await app.dispatch_many([echo.job(n=1), echo.job(n=2)])
         await order(app, echo).dispatch()
