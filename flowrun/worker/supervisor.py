@@ -149,6 +149,8 @@ class Supervisor:
                 claims.cancel()
                 if not session.lost.is_set():
                     await self._leave(session, settler, handlers_ended)
+                # What could not be settled by now is not tried for ever: it is somebody else's.
+                session.lost.set()
             group.cancel_scope.cancel()
 
     async def _claim(self, session: Session, settler: Settler) -> None:

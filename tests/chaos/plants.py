@@ -275,7 +275,8 @@ def orphans() -> None:
     command = processes._COMMAND.replace(
         "from flowrun.worker.child import main; ", "from flowrun.worker import child; main = child.main; " + careless
     )
-    processes._COMMAND = command + "; child.time.sleep(40)"
+    # By these words a process for handlers is known: see computing.py.
+    processes._COMMAND = command + "; child.time.sleep(40)  # flowrun.worker.child"
 
 
 PLANTS = {
