@@ -87,7 +87,7 @@ async def settle(
             *(slots or ()),
         )
     except asyncpg.UniqueViolationError as error:
-        if error.table_name != "finished":
+        if getattr(error, "table_name", None) != "finished":
             raise
         return Settled(slow=list(ids))
     settled = Settled(ids=list(ids))
