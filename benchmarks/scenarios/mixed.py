@@ -22,7 +22,7 @@ class MixedFlowrun(FlowrunSide):
 
     def __init__(self, dsn: str) -> None:
         super().__init__(dsn)
-        logging.getLogger("flowrun.worker").setLevel(logging.ERROR)  # a line a failure is not what is measured
+        logging.getLogger("flowrun.job").setLevel(logging.ERROR)  # a line a failure is not what is measured
         tally = self._tally
 
         @self.app.handler("mixed", attempts=3, backoff=backoff.constant(0.0))

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
 
 from benchmarks import servers
 from flowrun.testing import databases
+
+
+@pytest.fixture(autouse=True)
+def loud() -> Iterator[None]:
+    """A scenario in which jobs fail silences a logger, which the tests that follow here listen to."""
+    logger = logging.getLogger("flowrun.job")
+    before = logger.level
+    yield
+    logger.setLevel(before)
 
 
 @pytest.fixture
