@@ -40,16 +40,13 @@ class Slots(NamedTuple):
     places: Sequence[str]
     leases: Sequence[int]
     """By place: the lease of those let in."""
-    queue_slots: Sequence[str | None]
-    key_slots: Sequence[str | None]
+    slots: Sequence[str | None]
+    """By place: what its jobs take up."""
     share: int
     """1: all are passed on; 2: every other one."""
-    names: Sequence[str]
+    names: Sequence[str | None]
     given: Sequence[int]
     """Slots of leases that are empty now: name and lease."""
-    priorities: Sequence[int]
-    ids: Sequence[UUID]
-    """By place: the low-water mark."""
 
 
 async def settle(

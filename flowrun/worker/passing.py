@@ -6,11 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from time import monotonic
 from typing import NamedTuple
-from uuid import UUID
 
 from flowrun.core.attempt import Claimed, Success
 from flowrun.core.lanes import holds, is_fair, key_of, queue_of
-from flowrun.store.claim import HEAD
 from flowrun.store.settle import Leases, Slots
 from flowrun.worker.session import Session, UnderLimit
 from flowrun.worker.wake import Bell
@@ -24,10 +22,7 @@ def under_limit(session: Session, bell: Bell, jobs: Sequence[Claimed]) -> UnderL
     """What the lease of ``jobs`` has to do with limits. Only the slot of a sequence passes on in a settle: its jobs
     may not begin before the one before them is settled. Of other slots the worker holds some (:mod:`.gates`)."""
     place = jobs[0].queue
-    if not passes(session, place):
-        return UnderLimit(bell, frozenset(), None, HEAD, session.changes)
-    # It goes by its order, whatever comes late: its lane is looked at from its head.
-    return UnderLimit(bell, frozenset(filter(None, _slots(session, place))), place, HEAD, session.changes)
+    return UnderLimit(bell, place if passes(session, place) else None, session.changes)
 
 
 def passes(session: Session, place: str) -> bool:
@@ -37,7 +32,7 @@ def passes(session: Session, place: str) -> bool:
 
 
 class Batch(NamedTuple):
-    """A settle's part for limits: what is sent, and whose slots are meant."""
+    """A settle's part for sequences: what is sent, and whose slots are meant."""
 
     slots: Slots
     held: dict[int, UnderLimit]
@@ -50,50 +45,42 @@ class Batch(NamedTuple):
 
 
 class Passing:
-    """The settler's part for jobs under limits."""
+    """The settler's part for sequences."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._open_house_at = 0.0
 
     def prepare(self, successes: Sequence[Success], leases: Leases) -> Batch | None:
-        """What a settle of ``successes`` passes on; None: no limit has to do with it."""
+        """What a settle of ``successes`` passes on; None: no sequence has to do with it."""
         known = self._session.under_limit
         if not known:
             return None
-        held = {n: known[n] for n in leases.concerned if n in known and known[n].names}
-        if not held:
+        held = {n: known[n] for n in leases.concerned if n in known}
+        sequences = {n: one.place for n, one in held.items() if one.place is not None}
+        if not sequences:
             return None
-        share = self._share(len(successes), held)
+        share = self._share(len(successes), [held[n] for n in sequences])
         places: dict[str, int] = {}
-        marks: list[tuple[int, UUID]] = []
         by_job = [0] * len(successes)
         if share:
             for at, success in enumerate(successes):
-                one = held.get(success.lease)
-                if one is not None and one.place is not None and one.changes == self._session.changes:
-                    by_job[at] = number = places.setdefault(one.place, len(places) + 1)
-                    if number > len(marks):
-                        marks.append(one.mark)
-                    elif one.mark > marks[number - 1]:
-                        marks[number - 1] = one.mark
+                place = sequences.get(success.lease)
+                if place is not None and held[success.lease].changes == self._session.changes:
+                    by_job[at] = places.setdefault(place, len(places) + 1)
         spent = set(leases.spent)
-        given = [(name, n) for n, one in held.items() if n in spent for name in one.names]
+        given = [n for n in sequences if n in spent]
         first = self._session.next_lease(len(places)) if places else 0
-        slots = [_slots(self._session, place) for place in places]
         return Batch(
             Slots(
                 by_job,
-                [n for n in held if n not in spent],
+                [n for n in sequences if n not in spent],
                 list(places),
                 list(range(first, first + len(places))),
-                [queue for queue, _ in slots],
-                [key for _, key in slots],
+                [key_of(place) for place in places],
                 share or 1,
-                [name for name, _ in given],
-                [n for _, n in given],
-                [priority for priority, _ in marks],
-                [id for _, id in marks],
+                [key_of(sequences[n]) for n in given],
+                given,
             ),
             held,
         )
@@ -117,24 +104,17 @@ class Passing:
                 full.update(before)
         return full
 
-    def _share(self, count: int, held: dict[int, UnderLimit]) -> int:
+    def _share(self, count: int, held: Sequence[UnderLimit]) -> int:
         """0: nothing is passed on, 1: everything, 2: half of it, since other workers wait for such slots too.
 
         Nothing, where consumers are scarcer than slots: a claim then fills them by turns, and in larger batches."""
         session = self._session
         if session.stopping or session.buffer.room() < count:
             return 0
-        if any(one.bell.plain or one.bell.limited for one in held.values()):
+        if any(one.bell.plain or one.bell.limited for one in held):
             return 0
         now = monotonic()
         if now >= self._open_house_at:
             self._open_house_at = now + OPEN_HOUSE
             return 0
         return 2 if now < session.others_wait_until else 1
-
-
-def _slots(session: Session, place: str) -> tuple[str | None, str | None]:
-    """What a job takes up there: of its queue, and of its key."""
-    queue = queue_of(place)
-    setting = session.settings.get(queue)
-    return (f"queue:{queue}" if setting is not None and setting.concurrency is not None else None, key_of(place))

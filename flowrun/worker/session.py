@@ -72,12 +72,8 @@ class UnderLimit(NamedTuple):
 
     bell: Bell
     """Of who claims there."""
-    names: frozenset[str]
-    """Its slots; none, where jobs only take turns."""
     place: str | None
-    """Where the next ones may get them from straight in a settle; None: nowhere."""
-    mark: tuple[int, UUID]
-    """The low-water mark there."""
+    """A sequence's, whose slot the next job there gets straight in a settle; None: it is no sequence's."""
     changes: int
     """Of queues, that this is the state after."""
 

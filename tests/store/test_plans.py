@@ -121,8 +121,7 @@ class Batch:
             "settle": [worker, leases, leases, ids, numbers, ones, ["1"] * count, 200, 8_888_888, ["default"], ["step"], 0],
             "settle_limited": [
                 worker, leases, leases, ids, numbers, ones, ["1"] * count, 200, 8_888_888, ["default"], ["step"], 0,
-                [1] * count, [], ["default"], [8_888_889], ["queue:default"], [None], 1, ["queue:default"], leases[:1],
-                [-1], [UUID(int=0)],
+                [1] * count, [], ["default"], [8_888_889], ["queue:default"], 1, ["queue:default"], leases[:1],
             ],
             "leave": [worker, leases, leases[:1], ids[::2], numbers[::2], ones[::2]],
             "take_leases": [worker, leases],

@@ -5,14 +5,13 @@
 --   as in settle.sql: $1 $2 $3 $4 $5 $6 $7 $8 $9 $10 $11 $12
 --   $13 smallint[] by job: number of the place that its slots are passed on in, 0: nowhere
 --   $14 bigint[] of the leases concerned, those that take up limits and go on with other jobs
---   $15 text[] places  $16 bigint[] number of a lease for each  $17 text[] and $18 text[] names of the slots that a job of
---   it takes up, or null  $19 integer 1: all slots are passed on, 2: every other one, the rest is for whoever claims
---   $20 text[] and $21 bigint[] slots of leases in $3: name and lease
---   $22 smallint[] priority and $23 uuid[] id of the low-water mark, place by place
+--   $15 text[] places  $16 bigint[] number of a lease for each  $17 text[] name of the slot that a job of it takes up
+--   $18 integer 1: all slots are passed on, 2: every other one, the rest is for whoever claims
+--   $19 text[] and $20 bigint[] slots of leases in $3: name and lease
 -- Result: as in settle.sql, and with each job its lease.
 -- A statement of its own: a settle without limits would pay for every part of it that finds nothing (about 10 us each, of
 -- 215 for a single job). What both share is the same text, which a test holds.
--- Index: ready_pkey from the low-water mark on (from the head 100 us a job once some thousand had been deleted), slots_pkey.
+-- Index: ready_pkey, slots_pkey.
 -- Locks: as in settle.sql; and `ready` rows, skipping locked ones (as in claim.sql).
 with held as materialized (
     select n, claimed_at, jobs, attempts, touched from flowrun.leases
@@ -73,11 +72,9 @@ candidate as materialized (
     cross join lateral (
         select ready.ctid as row_at, ready.id, (ready.attempt + 1)::smallint as attempt
         from flowrun.ready
-        where
-            ready.queue = ($15::text[])[ended.place] and ready.type = any($11)
-            and (ready.priority, ready.id) > (($22::smallint[])[ended.place], ($23::uuid[])[ended.place])
+        where ready.queue = ($15::text[])[ended.place] and ready.type = any($11)
         order by ready.priority, ready.id
-        limit (ended.jobs + ($19 - 1) * ($9 % 2)::integer) / $19
+        limit (ended.jobs + ($18 - 1) * ($9 % 2)::integer) / $18
         for update skip locked
     ) r
     where (select changes = $12 from flowrun.workers where id = $1)
@@ -92,14 +89,12 @@ pass_lease as (
 ),
 pass_slots as (
     insert into flowrun.slots (name, worker_id, n, jobs)
-    select slot.name, $1, ($16::bigint[])[taken.place], taken.jobs
-    from (select place, array_agg(id) as jobs from candidate group by place) taken
-    cross join lateral (values (($17::text[])[taken.place]), (($18::text[])[taken.place])) slot (name)
-    where slot.name is not null
+    select ($17::text[])[place], $1, ($16::bigint[])[place], array_agg(id) from candidate
+    group by place
 ),
 given as (
     delete from flowrun.slots
-    using unnest($20::text[], $21::bigint[]) as d (name, n)
+    using unnest($19::text[], $20::bigint[]) as d (name, n)
     where slots.name = d.name and slots.worker_id = $1 and slots.n = d.n and d.n not in (select n from slow)
 ),
 fired as materialized (
