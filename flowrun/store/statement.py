@@ -10,6 +10,8 @@ from flowrun.errors import ConfigurationError
 
 DEFAULT_SCHEMA = "flowrun"
 _QUALIFIER = re.compile(r"\bflowrun\.(?=[a-z_])")
+_PART = re.compile(r"(?:^|(?<=^with ))(?P<name>\w+) as (?:materialized )?\(\n.*?^\)", re.DOTALL | re.MULTILINE)
+_SHARED = re.compile(r"^-- from (?P<other>\w+): (?P<parts>.+)\n", re.MULTILINE)
 _SQL = files("flowrun.store") / "sql"
 
 
@@ -40,7 +42,7 @@ class Statements:
     def __getitem__(self, name: str) -> str:
         text = self._rendered.get(name)
         if text is None:
-            text = self._rendered[name] = render(_body((_SQL / f"{name}.sql").read_text("utf-8")), self.schema)
+            text = self._rendered[name] = render(_body(_text(name)), self.schema)
         return text
 
 
@@ -48,6 +50,22 @@ class Statements:
 def names() -> tuple[str, ...]:
     """The names of all statements."""
     return tuple(sorted(file.name.removesuffix(".sql") for file in _SQL.iterdir() if file.name.endswith(".sql")))
+
+
+def parts(statement: str) -> dict[str, str]:
+    """The parts of a `with`, by name."""
+    return {found["name"]: found[0] for found in _PART.finditer(statement)}
+
+
+def _text(name: str) -> str:
+    """A statement's file, and in it what it shares with another: `-- from OTHER: PART PART`."""
+    text = (_SQL / f"{name}.sql").read_text("utf-8")
+
+    def shared(line: re.Match[str]) -> str:
+        others = parts(_text(line["other"]))
+        return "".join(f"{others[part]},\n" for part in line["parts"].split())
+
+    return _SHARED.sub(shared, text)
 
 
 def _body(text: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from flowrun import Flowrun
 from flowrun.store import limits
-from flowrun.store.statement import Statements
+from flowrun.store.statement import Statements, parts
 from flowrun.worker import upkeep
 
 
@@ -132,22 +132,8 @@ async def test_a_pause_gives_back_what_no_consumer_has_begun(app: Flowrun, conne
 
 def test_both_settles_are_one() -> None:
     """settle_limited.sql is settle.sql and additions: what stands in both is the same text."""
-    plain, limited = (_parts(Statements()[name]) for name in ("settle", "settle_limited"))
+    plain, limited = (parts(Statements()[name]) for name in ("settle", "settle_limited"))
     assert limited.keys() - plain.keys() == {
         "rest", "ended", "candidate", "passed", "pass_lease", "pass_slots", "given",
     }  # fmt: skip
     assert {name for name, text in plain.items() if limited[name] != text} == {"done"}
-
-
-def _parts(statement: str) -> dict[str, str]:
-    """The parts of a `with` by name; without the last, which is the result."""
-    found: dict[str, str] = {}
-    name = ""
-    for line in statement.split("\n"):
-        words = line.removeprefix("with ").split()
-        if not line.startswith((" ", ")")) and len(words) > 1 and words[1] == "as":
-            name = words[0]
-        elif line.startswith("select"):
-            break
-        found[name] = found.get(name, "") + line.removeprefix("with ").rstrip(",") + "\n"
-    return found

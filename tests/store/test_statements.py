@@ -77,9 +77,8 @@ def test_opens_with_what_it_does(name: str) -> None:
     assert header, f"{name}.sql has no comment on top"
     assert header[0].startswith("-- ")
     assert header[0][3].isupper()
-    body = "\n".join(text.splitlines()[len(header) :])
     said = set(re.findall(r"\$\d+", "\n".join(header)))
-    used = set(re.findall(r"\$\d+", body))
+    used = set(re.findall(r"\$\d+", Statements()[name]))
     assert said == used, f"{name}.sql documents {sorted(said)} and uses {sorted(used)}"
 
 

@@ -10,48 +10,18 @@
 --   $19 text[] and $20 bigint[] slots of leases in $3: name and lease
 -- Result: as in settle.sql, and with each job its lease.
 -- A statement of its own: a settle without limits would pay for every part of it that finds nothing (about 10 us each, of
--- 215 for a single job). What both share is the same text, which a test holds.
+-- 215 for a single job). What both share stands in settle.sql.
 -- Index: ready_pkey, slots_pkey.
 -- Locks: as in settle.sql; and `ready` rows, skipping locked ones (as in claim.sql).
-with held as materialized (
-    select n, claimed_at, jobs, attempts, touched from flowrun.leases
-    where worker_id = $1 and n = any($2)
-    order by n
-    for update
-),
-mine as materialized (
-    select held.n, held.claimed_at, held.touched, u.id, u.attempt
-    from held, unnest(held.jobs, held.attempts) as u (id, attempt)
-),
+with
+-- from settle: held mine
 done as materialized (
     select d.id, d.n, d.attempt, d.result, d.place, mine.claimed_at, mine.touched
     from unnest($4::uuid[], $5::bigint[], $6::smallint[], $7::text[], $13::smallint[]) as d (id, n, attempt, result, place)
     full join mine on mine.id = d.id and mine.n = d.n and mine.attempt = d.attempt
     where coalesce(mine.id = d.id, false)
 ),
-edge as materialized (
-    select done.id as parent_id, done.n, e.child_id, e.condition
-    from done
-    cross join lateral (
-        select child_id, condition from flowrun.edges where edges.parent_id = done.id offset 0
-    ) e
-),
-slow as materialized (
-    select parent_id, n from edge where condition = 1 or condition >= 5
-    union
-    select id, n from done where touched
-),
-spent as (
-    delete from flowrun.leases where worker_id = $1 and n = any($3) and n not in (select n from slow)
-),
-settled as materialized (
-    select id, attempt, result, claimed_at, clock_timestamp() as finished_at from done
-    where done.id not in (select parent_id from slow)
-),
-kept as (
-    insert into flowrun.finished (id, outcome, attempt, result, started_at, finished_at)
-    select id, 1, attempt, result::jsonb, claimed_at, finished_at from settled
-),
+-- from settle: edge slow spent settled kept
 rest as (
     update flowrun.leases
     set (jobs, attempts) = (
@@ -92,69 +62,11 @@ pass_slots as (
     select ($17::text[])[place], $1, ($16::bigint[])[place], array_agg(id) from candidate
     group by place
 ),
+-- from settle: fired child one_less more_less released next handoff lease now_ready timed
 given as (
     delete from flowrun.slots
     using unnest($19::text[], $20::bigint[]) as d (name, n)
     where slots.name = d.name and slots.worker_id = $1 and slots.n = d.n and d.n not in (select n from slow)
-),
-fired as materialized (
-    select child_id, count(*)::integer as n from edge
-    where (parent_id in (select id from settled)) is true
-    group by child_id
-    order by child_id
-),
-child as materialized (
-    select b.id, b.need - fired.n as need, b.open - fired.n as open, fired.n
-    from fired
-    cross join lateral (select id, need, open from flowrun.blocked where blocked.id = fired.child_id for update) b
-),
-one_less as (
-    update flowrun.blocked set need = blocked.need - 1, open = blocked.open - 1
-    where id = any(array(select id from child where need > 0 and n = 1))
-),
-more_less as (
-    insert into flowrun.blocked (id, need, open)
-    select id, need, open from child where need > 0 and n > 1
-    on conflict (id) do update set need = excluded.need, open = excluded.open
-),
-released as materialized (
-    delete from flowrun.blocked where id = any(array(select id from child where need <= 0))
-    returning id
-),
-next as materialized (
-    select
-        j.*,
-        j.delay is null and (j.run_at is null or j.run_at <= now()) as due,
-        case when j.options is null then 0::smallint else coalesce((j.options ->> 'before')::smallint, 0::smallint) end as used
-    from released
-    cross join lateral (select * from flowrun.jobs where jobs.id = released.id offset 0) j
-),
-handoff as materialized (
-    select * from next
-    where
-        due
-        and (kind > 0 or (
-            queue = any($10) and type = any($11) and (select changes = $12 from flowrun.workers where id = $1)
-        ))
-    order by priority, id
-    limit $8
-),
-lease as (
-    insert into flowrun.leases (worker_id, n, claimed_at, jobs, attempts)
-    select $1, $9, clock_timestamp(), array_agg(id), array_agg((used + 1)::smallint) from handoff
-    having count(*) > 0
-),
-now_ready as materialized (
-    insert into flowrun.ready (queue, priority, id, type, attempt)
-    select queue, priority, id, type, used from next
-    where due and next.id not in (select id from handoff)
-    returning queue
-),
-timed as materialized (
-    insert into flowrun.scheduled (id, run_at, attempt)
-    select id, greatest(clock_timestamp() + make_interval(secs => delay), run_at), used from next
-    where not due
-    returning id
 )
 select
     0 as note, id, (used + 1)::smallint as attempt, flow_id, kind, name, queue, type, args, sources, bindings, priority, options,
