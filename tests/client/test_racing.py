@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
-
 import pytest
 
 from flowrun import InvalidFlow, NotFound
 from tests.client.racing import DISPATCHERS, KEYS, TABLES, TURNS, make_app
+from tests.programs import says, started, working
 
 
 async def test_fifty_dispatchers_race(dsn, connection, until) -> None:
     await connection.execute(TABLES)
-    processes = [
-        await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.client.racing", dsn, stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        for _ in range(2)
-    ]  # fmt: skip
-    try:
-        for word in (b"working\n", b"dispatched\n"):
-            for process in processes:
-                assert await asyncio.wait_for(process.stdout.readline(), 50) == word
-            for process in processes:
-                if word == b"working\n":
-                    process.stdin.write(b"\n")
+    processes = [await started("tests.client.racing", dsn) for _ in range(2)]
+    async with working(*processes):
+        for process in processes:
+            process.stdin.write(b"\n")
+        for process in processes:
+            await says(process, "dispatched")
 
         async def waiting() -> int:
             return await connection.fetchval(
@@ -48,14 +38,6 @@ async def test_fifty_dispatchers_race(dsn, connection, until) -> None:
         assert [row["key"] for row in rows] == [f"k{n}" for n in range(KEYS)]
         await connection.execute("update flowrun.scheduled set run_at = now()")
         await until(lambda: connection.fetchval("select count(*) = $1 from ran where type = 'patient'", KEYS), 40)
-    finally:
-        for process in processes:
-            process.stdin.close()
-        for process in processes:
-            try:
-                await asyncio.wait_for(process.wait(), 20)
-            except TimeoutError:
-                process.kill()
     assert await connection.fetchval("select count(*) from flowrun.leases") == 0
 
 

@@ -3,49 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
 
 from flowrun.crash import STATUS
 from tests.flows.schedule_crowd import make_app
+from tests.programs import started, working
 
+PROGRAM = "tests.flows.schedule_crowd"
 EVERY = {"a": 0.1, "b": 0.1, "c": 0.1, "d": 0.125, "flow": 0.25, "queue": 0.25}
-
-
-@asynccontextmanager
-async def crowd(dsn: str) -> AsyncIterator[list[asyncio.subprocess.Process]]:
-    processes = [
-        await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.flows.schedule_crowd", dsn,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=os.environ | more,
-        )
-        for more in ({"FLOWRUN_CRASH_AT": "tick.written:3"}, {})
-    ]  # fmt: skip
-    try:
-        for process in processes:
-            assert process.stdout is not None
-            assert await asyncio.wait_for(process.stdout.readline(), 60) == b"working\n"
-        yield processes
-    finally:
-        for process in processes:
-            if process.returncode is None and process.stdin is not None:
-                process.stdin.close()
-        for process in processes:
-            try:
-                await asyncio.wait_for(process.wait(), 20)
-            except TimeoutError:
-                process.kill()
 
 
 @pytest.mark.timeout(120)
 async def test_each_tick_is_dispatched_once(dsn, connection, until) -> None:
     app = make_app(dsn)
-    async with app, crowd(dsn) as processes:
+    dies = await started(PROGRAM, dsn, FLOWRUN_CRASH_AT="tick.written:3")
+    async with app, working(dies, await started(PROGRAM, dsn)):
         start = await connection.fetchval("select clock_timestamp()") + timedelta(seconds=0.2)
         for key, every in EVERY.items():
             spec = app.job("tick", {"seconds": 0.03 if key == "queue" else 0.0})
@@ -53,7 +27,7 @@ async def test_each_tick_is_dispatched_once(dsn, connection, until) -> None:
                 spec = app.chain(app.job("tick"), app.job("tick"))
             overlap = "queue" if key == "queue" else "allow"
             await app.schedules.put(key, every=every, spec=spec, start=start, catchup="all", overlap=overlap)
-        assert await asyncio.wait_for(processes[0].wait(), 60) == STATUS
+        assert await asyncio.wait_for(dies.wait(), 60) == STATUS
 
         async def many() -> bool:
             return await connection.fetchval("select min(dispatched) >= 10 from flowrun.schedules")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import asyncpg
 import pytest
 
 from tests.limits.crowd import MOST, SPANS, make_app
+from tests.programs import started, working
 
+PROGRAM = "tests.limits.crowd"
 Most = Callable[[str], Any]
 
 
@@ -24,31 +24,6 @@ async def most(connection: asyncpg.Connection) -> Most:
         return await connection.fetchval(MOST.format(what=what))
 
     return of
-
-
-@asynccontextmanager
-async def crowd(dsn: str, *, kill: bool = False) -> AsyncIterator[list[asyncio.subprocess.Process]]:
-    processes = [
-        await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.limits.crowd", dsn, str(int(kill and number == 0)),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        )
-        for number in range(2)
-    ]  # fmt: skip
-    try:
-        for process in processes:
-            assert process.stdout is not None
-            assert await asyncio.wait_for(process.stdout.readline(), 30) == b"working\n"
-        yield processes
-    finally:
-        for process in processes:
-            if process.returncode is None and process.stdin is not None:
-                process.stdin.close()
-        for process in processes:
-            try:
-                await asyncio.wait_for(process.wait(), 20)
-            except TimeoutError:
-                process.kill()
 
 
 async def dispatch(dsn: str, each: int) -> int:
@@ -63,7 +38,7 @@ async def dispatch(dsn: str, each: int) -> int:
 
 
 async def test_limits_are_exact(dsn, connection, most, until) -> None:
-    async with crowd(dsn):
+    async with working(*[await started(PROGRAM, dsn, "0") for _ in range(2)]):
         count = await dispatch(dsn, 1200)
 
         async def done() -> bool:
@@ -87,9 +62,10 @@ async def test_limits_are_exact(dsn, connection, most, until) -> None:
 
 
 async def test_slots_die_with_their_worker(dsn, connection, most, until) -> None:
-    async with crowd(dsn, kill=True) as processes:
+    dies = await started(PROGRAM, dsn, "1")
+    async with working(dies, await started(PROGRAM, dsn, "0")):
         count = await dispatch(dsn, 400)
-        await asyncio.wait_for(processes[0].wait(), 30)
+        await asyncio.wait_for(dies.wait(), 30)
 
         async def done() -> bool:
             return await connection.fetchval("select count(*) from flowrun.finished where outcome = 1") == count

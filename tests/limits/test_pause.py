@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from flowrun import ConfigurationError, Flowrun
 from flowrun.store import claim, insert
 from tests.limits.pausing import doze, make_app
+from tests.programs import started, working
 
 pytestmark = pytest.mark.timeout(120)
 ROUNDS = 20
@@ -54,13 +54,6 @@ async def test_after_a_pause_nothing_begins(
     monkeypatch.setattr(insert, "insert_taken", late(insert.insert_taken))
     journal = tmp_path / "journal"
     app = make_app(dsn, journal)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.limits.pausing", dsn, str(journal),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert await asyncio.wait_for(process.stdout.readline(), 30) == b"working\n"
     paused: list[tuple[int, int]] = []
     stop = asyncio.Event()
 
@@ -68,7 +61,8 @@ async def test_after_a_pause_nothing_begins(
         rows = [line.split() for line in journal.read_text().splitlines()]
         return [(type, int(at), pid) for type, at, pid in rows]
 
-    async with app.worker(concurrency=8, queues=["held", "free"]):
+    process = await started("tests.limits.pausing", dsn, str(journal))
+    async with working(process), app.worker(concurrency=8, queues=["held", "free"]):
         loading = asyncio.create_task(load(app, stop))
         for number in range(ROUNDS):
             before = len(begun())
@@ -98,8 +92,6 @@ async def test_after_a_pause_nothing_begins(
             return await connection.fetchval(ready) == 0
 
         await until(done, 60)
-    process.stdin.close()
-    await asyncio.wait_for(process.wait(), 30)
     held = [(type, at, pid) for type, at, pid in begun() if type != "other"]
     assert len({pid for _, _, pid in held}) == 2
     assert [one for one in held if any(since < one[1] < end for since, end in paused)] == []
