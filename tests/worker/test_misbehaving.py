@@ -223,6 +223,7 @@ async def test_tasks_that_a_handler_leaves_behind_are_named_and_cancelled(
         return asyncio.get_running_loop().create_task(endless(what), name=what, **options)
 
     kept = []
+    looked = asyncio.Event()
 
     @app.handler
     async def leaves() -> str:
@@ -242,7 +243,7 @@ async def test_tasks_that_a_handler_leaves_behind_are_named_and_cancelled(
     @app.handler
     async def long() -> int:
         task = start("its own")
-        await asyncio.sleep(0.5)
+        await looked.wait()
         task.cancel()
         return len(ended)
 
@@ -258,6 +259,7 @@ async def test_tasks_that_a_handler_leaves_behind_are_named_and_cancelled(
         assert await runs[0].result(timeout=20) == "done"
         await until(lambda: len(ended) >= 3)
         assert sorted(ended[:3]) == ["left by a failure", "left by a success", "left by a thread"]
+        looked.set()
         await running.result(timeout=20)
         assert ended[3:] == ["its own"]
         await until(lambda: len(told) == 3)
