@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -66,32 +66,30 @@ async def settle(
     """Settle a batch of successes and take up to ``handoff`` released jobs, in one statement and one commit; with
     ``slots`` also those that their limits let in instead."""
     ids, numbers, attempts, results = zip(*successes, strict=True)
+    worker = (worker_id, handoff, handoff_lease, queues, types, changes)
     try:
-        rows = await connection.fetch(
-            sql["settle" if slots is None else "settle_limited"],
-            worker_id,
-            leases.concerned,
-            leases.spent,
-            ids,
-            numbers,
-            attempts,
-            results,
-            handoff,
-            handoff_lease,
-            queues,
-            types,
-            changes,
-            *(slots or ()),
-        )
+        if len(ids) == len(leases.spent) == 1 and slots is None:
+            rows = await connection.fetch(sql["settle_one"], *worker, *numbers, *ids, *attempts, *results)
+            settled = _read(rows, Settled(), handoff_lease)
+            if settled.ids:
+                return settled
+        batch = (leases.concerned, leases.spent, ids, numbers, attempts, results)
+        name = "settle" if slots is None else "settle_limited"
+        rows = await connection.fetch(sql[name], *worker, *batch, *(slots or ()))
     except asyncpg.UniqueViolationError as error:
         if getattr(error, "table_name", None) != "finished":
             raise
         return Settled(slow=list(ids))
-    settled = Settled(ids=list(ids))
+    return _read(rows, Settled(ids=list(ids)), handoff_lease if slots is None else None)
+
+
+def _read(rows: Sequence[Any], settled: Settled, lease: int | None) -> Settled:
+    """Take in the rows of a settle. What it hands off is in ``lease``, or, under limits, in the lease that each row
+    names."""
     for row in rows:
         note = row[0]
         if note == 0:
-            settled.handoff.append(Claimed(row[1:13], handoff_lease if slots is None else row[13]))
+            settled.handoff.append(Claimed(row[1:13], row[13] if lease is None else lease))
         elif note == 1:
             settled.slow.append(row[1])
         elif note == 2:

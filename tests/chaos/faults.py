@@ -24,7 +24,7 @@ EVERYBODY = -1
 
 SESSIONS = {
     "claim": "%skip locked%",
-    "settle": "%spent as (%",
+    "settle": "with held as%",
     "heartbeat": "%others_expired%",
     "listen": "%listen%",
     "user": "%",

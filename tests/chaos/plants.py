@@ -48,12 +48,15 @@ def settle_without_fence() -> None:
 def joins_forget() -> None:
     """Now and then a parent is not counted."""
     _replace("settle", "where need > 0 and n = 1))", "where need > 0 and n = 1 and random() > 0.1))")
+    _replace("settle_one", "from child where need > 0", "from child where need > 0 and random() > 0.1")
 
 
 def joins_hurry() -> None:
     """A join does not wait for its last parent."""
     _replace("settle", "(select id from child where need <= 0)", "(select id from child where need <= 1)")
     _replace("settle", "where need > 0 and n = 1))", "where need > 1 and n = 1))")
+    _replace("settle_one", "(select id from child where need <= 0)", "(select id from child where need <= 1)")
+    _replace("settle_one", "from child where need > 0", "from child where need > 1")
 
 
 def no_heartbeat() -> None:

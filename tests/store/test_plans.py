@@ -118,9 +118,9 @@ class Batch:
                 worker, 6_666_667, ["step"], ["default", "other"], [-1, -1], [UUID(int=0)] * 2, [200, 200], 0,
                 ["queue:default"], [7], ["default"],
             ],
-            "settle": [worker, leases, leases, ids, numbers, ones, ["1"] * count, 200, 8_888_888, ["default"], ["step"], 0],
+            "settle": [worker, 200, 8_888_888, ["default"], ["step"], 0, leases, leases, ids, numbers, ones, ["1"] * count],
             "settle_limited": [
-                worker, leases, leases, ids, numbers, ones, ["1"] * count, 200, 8_888_888, ["default"], ["step"], 0,
+                worker, 200, 8_888_888, ["default"], ["step"], 0, leases, leases, ids, numbers, ones, ["1"] * count,
                 [1] * count, [], ["default"], [8_888_889], ["queue:default"], 1, ["queue:default"], leases[:1],
             ],
             "leave": [worker, leases, leases[:1], ids[::2], numbers[::2], ones[::2]],

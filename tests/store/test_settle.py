@@ -20,6 +20,18 @@ LATER = datetime.now(UTC) + timedelta(hours=1)
 EARLIER = datetime.now(UTC) - timedelta(hours=1)
 
 
+_NOTHING = """select 2 as note where ($1::uuid, $2::integer, $3::bigint, $4::text[], $5::text[], $6::integer, $7::bigint,
+    $8::uuid, $9::smallint, $10::text) is null"""
+
+
+@pytest.fixture(params=["alone", "as a batch"])
+def sql(request: pytest.FixtureRequest, sql: Statements) -> Statements:
+    """A batch of one has a statement of its own, which may leave the job to that of all batches: both do the same."""
+    if request.param == "as a batch":
+        sql._rendered["settle_one"] = _NOTHING
+    return sql
+
+
 async def family(
     connection: asyncpg.Connection, sql: Statements, parents: int, *children: dict, condition: int = 0
 ) -> tuple[list[UUID], list[UUID]]:
@@ -162,6 +174,16 @@ async def test_handoff_takes_the_most_urgent_up_to_its_limit(connection: asyncpg
     assert settled.queues == {"default"}
     assert sorted(row[0] for row in await connection.fetch("select id from flowrun.ready")) == [below[2], below[4]]
     assert len((await worker.settle(settled.handoff)).ids) == 3
+
+
+async def test_what_is_handed_off_starts_after_its_parent_has_ended(
+    connection: asyncpg.Connection, sql: Statements
+) -> None:
+    (parent,), _ = await family(connection, sql, 1, {})
+    worker = await Worker(connection, sql).register()
+    await worker.settle(await worker.claim(), handoff=1)
+    ended = await connection.fetchval("select finished_at from flowrun.finished where id = $1", parent)
+    assert ended <= await connection.fetchval("select claimed_at from flowrun.leases")
 
 
 async def test_handoff_of_nothing_makes_no_lease(connection: asyncpg.Connection, sql: Statements) -> None:

@@ -1,9 +1,10 @@
 -- Jobs that succeeded: write their results, count down their children, release those that wait for nothing more, and
--- hand up to $8 of them straight back to this worker as a lease. One durable commit for the whole batch.
---   $1 uuid worker  $2 bigint[] leases concerned  $3 bigint[] of these, the ones with no job left
---   $4 uuid[] job  $5 bigint[] its lease  $6 smallint[] its attempt  $7 text[] its result (JSON)
---   $8 integer handoff limit  $9 bigint number of the handoff's lease  $10 text[] queues and $11 text[] types of this worker
---   $12 integer changes of queues it knows of: nothing is handed over by one that does not know all
+-- hand up to $2 of them straight back to this worker as a lease. One durable commit for the whole batch.
+--   $1 uuid worker  $2 integer handoff limit  $3 bigint number of the handoff's lease
+--   $4 text[] queues and $5 text[] types of this worker
+--   $6 integer changes of queues it knows of: nothing is handed over by one that does not know all
+--   $7 bigint[] leases concerned  $8 bigint[] of these, the ones with no job left
+--   $9 uuid[] job  $10 bigint[] its lease  $11 smallint[] its attempt  $12 text[] its result (JSON)
 -- Result: rows tagged `note`: 0 a job handed off (its definition), 1 a job that must be settled the slow way because
 -- success may leave one of its edges unsatisfied, or because this statement's snapshot may lack one of them (its lease
 -- was touched), 2 those that are settled now, as an array, unless all are; 3 a queue where something became ready,
@@ -21,7 +22,7 @@
 -- changed: joined one by one, two parents in one batch would count once.
 with held as materialized (
     select n, claimed_at, jobs, attempts, touched from flowrun.leases
-    where worker_id = $1 and n = any($2)
+    where worker_id = $1 and n = any($7)
     order by n
     for update
 ),
@@ -31,7 +32,7 @@ mine as materialized (
 ),
 done as materialized (
     select d.id, d.n, d.attempt, d.result, mine.claimed_at, mine.touched
-    from unnest($4::uuid[], $5::bigint[], $6::smallint[], $7::text[]) as d (id, n, attempt, result)
+    from unnest($9::uuid[], $10::bigint[], $11::smallint[], $12::text[]) as d (id, n, attempt, result)
     full join mine on mine.id = d.id and mine.n = d.n and mine.attempt = d.attempt
     where coalesce(mine.id = d.id, false)
 ),
@@ -48,7 +49,7 @@ slow as materialized (
     select id, n from done where touched
 ),
 spent as (
-    delete from flowrun.leases where worker_id = $1 and n = any($3) and n not in (select n from slow)
+    delete from flowrun.leases where worker_id = $1 and n = any($8) and n not in (select n from slow)
 ),
 settled as materialized (
     select id, attempt, result, claimed_at, clock_timestamp() as finished_at from done
@@ -95,14 +96,14 @@ handoff as materialized (
     where
         due
         and (kind > 0 or (
-            queue = any($10) and type = any($11) and (select changes = $12 from flowrun.workers where id = $1)
+            queue = any($4) and type = any($5) and (select changes = $6 from flowrun.workers where id = $1)
         ))
     order by priority, id
-    limit $8
+    limit $2
 ),
 lease as (
     insert into flowrun.leases (worker_id, n, claimed_at, jobs, attempts)
-    select $1, $9, clock_timestamp(), array_agg(id), array_agg((used + 1)::smallint) from handoff
+    select $1, $3, clock_timestamp(), array_agg(id), array_agg((used + 1)::smallint) from handoff
     having count(*) > 0
 ),
 now_ready as materialized (
@@ -125,7 +126,7 @@ select 1, parent_id, null, null, null, null, null, null, null, null, null, null,
 union all
 select 2, null, null, null, null, null, null, null, null, ids, null, null, null
 from (select array_agg(id) as ids, count(*) as n from settled) all_of
-where n < cardinality($4)
+where n < cardinality($9)
 union all
 select 3, null, null, null, null, null, queue, null, null, null, null, null, null from now_ready group by queue
 union all

@@ -7,7 +7,7 @@
 --   $14 bigint[] of the leases concerned, those that take up limits and go on with other jobs
 --   $15 text[] places  $16 bigint[] number of a lease for each  $17 text[] name of the slot that a job of it takes up
 --   $18 integer 1: all slots are passed on, 2: every other one, the rest is for whoever claims
---   $19 text[] and $20 bigint[] slots of leases in $3: name and lease
+--   $19 text[] and $20 bigint[] slots of leases in $8: name and lease
 -- Result: as in settle.sql, and with each job its lease.
 -- A statement of its own: a settle without limits would pay for every part of it that finds nothing (about 10 us each, of
 -- 215 for a single job). What both share stands in settle.sql.
@@ -17,7 +17,7 @@ with
 -- from settle: held mine
 done as materialized (
     select d.id, d.n, d.attempt, d.result, d.place, mine.claimed_at, mine.touched
-    from unnest($4::uuid[], $5::bigint[], $6::smallint[], $7::text[], $13::smallint[]) as d (id, n, attempt, result, place)
+    from unnest($9::uuid[], $10::bigint[], $11::smallint[], $12::text[], $13::smallint[]) as d (id, n, attempt, result, place)
     full join mine on mine.id = d.id and mine.n = d.n and mine.attempt = d.attempt
     where coalesce(mine.id = d.id, false)
 ),
@@ -42,12 +42,12 @@ candidate as materialized (
     cross join lateral (
         select ready.ctid as row_at, ready.id, (ready.attempt + 1)::smallint as attempt
         from flowrun.ready
-        where ready.queue = ($15::text[])[ended.place] and ready.type = any($11)
+        where ready.queue = ($15::text[])[ended.place] and ready.type = any($5)
         order by ready.priority, ready.id
-        limit (ended.jobs + ($18 - 1) * ($9 % 2)::integer) / $18
+        limit (ended.jobs + ($18 - 1) * ($3 % 2)::integer) / $18
         for update skip locked
     ) r
-    where (select changes = $12 from flowrun.workers where id = $1)
+    where (select changes = $6 from flowrun.workers where id = $1)
 ),
 passed as (
     delete from flowrun.ready where ctid = any(array(select row_at from candidate))
@@ -70,7 +70,7 @@ given as (
 )
 select
     0 as note, id, (used + 1)::smallint as attempt, flow_id, kind, name, queue, type, args, sources, bindings, priority, options,
-    $9 as lease
+    $3 as lease
 from handoff
 union all
 select
@@ -83,7 +83,7 @@ select 1, parent_id, null, null, null, null, null, null, null, null, null, null,
 union all
 select 2, null, null, null, null, null, null, null, null, ids, null, null, null, null
 from (select array_agg(id) as ids, count(*) as n from settled) all_of
-where n < cardinality($4)
+where n < cardinality($9)
 union all
 select 3, null, null, null, null, null, queue, null, null, null, null, null, null, null from now_ready group by queue
 union all
