@@ -203,7 +203,7 @@ class Flowrun(Registering):
             app.queue("emails", concurrency=10, rate=(100, 60.0))
         """
         self._declared[name] = check_setting(name, concurrency, rate, paused)
-        self.client.of_queues[name] = job_options.check_of_queue(defaults, f"queue {name!r}")
+        self.client.set_of_queue(name, job_options.check_of_queue(defaults, f"queue {name!r}"))
 
     def retention(
         self,

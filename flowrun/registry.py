@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -49,6 +50,8 @@ class Definition:
         """The arguments by parameter, as given; InvalidArguments if they do not fit the signature."""
         if not args and self.required <= kwargs.keys() <= self.names:
             return dict(kwargs)
+        if not kwargs and self._fewest <= len(args) <= len(self._in_order):
+            return dict(zip(self._in_order, args, strict=False))
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -152,6 +155,18 @@ class Definition:
         """The parameters without a default."""
         empty = inspect.Parameter.empty
         return frozenset(name for name in self.names if self.signature.parameters[name].default is empty)
+
+    @cached_property
+    def _in_order(self) -> tuple[str, ...]:
+        """The parameters that can be given by position."""
+        by_position = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return tuple(p.name for p in self.signature.parameters.values() if p.kind is by_position)
+
+    @cached_property
+    def _fewest(self) -> int:
+        """How many arguments by position are enough when there are no others; beyond all, where none are."""
+        needed = [self._in_order.index(name) + 1 if name in self._in_order else sys.maxsize for name in self.required]
+        return max(needed, default=0)
 
     @cached_property
     def _plain_types(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from functools import partial
@@ -74,8 +74,9 @@ class Client:
         self.sealing = Sealing(settings.codec)
         """What encrypts, where the app has a codec."""
         self.channels = Channels(settings.schema)
-        self.of_queues: dict[str, JobOptions] = {}
+        self.of_queues: Mapping[str, JobOptions] = {}
         """Options that a queue's jobs have, where nobody else says any."""
+        self._asked: compiler.AskedByType = {}
         self.calls = Calls(self)
         """What runs when a job has failed."""
         self.hooks = Hooks(self)
@@ -131,12 +132,19 @@ class Client:
             return FlowRun(self, compiled.flow_id, flow.name, compiled.names)
         return FlowRun(self, first, flow.name, await self._nodes(first, tx), duplicate=True)
 
+    def set_of_queue(self, name: str, options: JobOptions) -> None:
+        """From now on, the jobs of a queue have these options, where nobody else says any."""
+        self.of_queues = {**self.of_queues, name: options}
+        self._asked = {}
+
     def plan_jobs(self, specs: Sequence[CoreJobSpec[Any]]) -> Plan:
         """The rows of jobs without a flow, in the order of ``specs``. Raises InvalidArguments."""
         running = self.running()
-        with _uncollected(len(specs)):
+        if len(self._asked) > MANY_TYPES:
+            self._asked.clear()
+        with _uncollected() if len(specs) >= LARGE else _AS_USUAL:
             plan = compiler.compile_jobs(
-                specs, self.encode, codec.dump, mint.job_id, None if running is None else running.id
+                specs, self.encode, codec.dump, mint.job_id, None if running is None else running.id, self._asked
             )
             if self.sealing.active:
                 rows.plan(self.sealing, plan)
@@ -144,7 +152,7 @@ class Client:
 
     def plan_flow(self, flow: Flow) -> Compiled:
         """The rows of a flow, and its nodes. Raises InvalidFlow or InvalidArguments."""
-        with _uncollected(len(flow.nodes)):
+        with _uncollected() if len(flow.nodes) >= LARGE else _AS_USUAL:
             compiled = compiler.compile_flow(flow, self.encode, codec.dump, _flow_ids)
             if self.sealing.active:
                 rows.plan(self.sealing, compiled.plan)
@@ -281,10 +289,12 @@ class Client:
             return ONLY_THE_JOB if takes_job else NO_ARGUMENTS
         arguments: Mapping[str, Any]
         found: list[Any] = []
-        if definition is not None and not spec.args and definition.takes_as_they_are(spec.kwargs):
-            arguments = spec.kwargs
+        if definition is None:
+            arguments, found = self._plain_arguments(spec, None, _named(spec, node))
         else:
-            arguments, found = self._plain_arguments(spec, definition, _named(spec, node))
+            arguments = definition.bind(spec.args, spec.kwargs, _named(spec, node)) if spec.args else spec.kwargs
+            if not definition.takes_as_they_are(arguments):
+                arguments, found = self._plain_arguments(spec, definition, _named(spec, node))
         try:
             text = codec.dump(arguments, limit=self.settings.max_payload)
         except codec.NotStorable as error:
@@ -392,14 +402,17 @@ def _named(spec: CoreJobSpec[Any], node: str | None) -> str:
     return f"job {spec.type!r}" if node is None else f"node {node!r}"
 
 
+_AS_USUAL: AbstractContextManager[None] = nullcontext()
+
+
 @contextmanager
-def _uncollected(nodes: int) -> Iterator[None]:
+def _uncollected() -> Iterator[None]:
     """No garbage collection while a large flow is compiled: it would find all alive, in half of the whole time.
 
     Nor right after: what was made counts as old then. (To freeze and unfreeze moves it there, without a look at it. Not
     where the program has frozen something itself, which must stay so.)
     """
-    pause = nodes >= LARGE and gc.isenabled()
+    pause = gc.isenabled()
     if pause:
         gc.disable()
     try:

@@ -21,13 +21,29 @@ from flowrun.core.states import Deadline, Kind
 from flowrun.core.vertex import NOTHING, Asked, EdgeTest, Encode, Vertex
 from flowrun.errors import InvalidFlow
 
-__all__ = ["END_TYPE", "JOIN_TYPE", "TYPES", "Compiled", "Dump", "compile_flow", "compile_job", "compile_jobs"]
+__all__ = [
+    "END_TYPE",
+    "JOIN_TYPE",
+    "TYPES",
+    "AskedByType",
+    "Compiled",
+    "Dump",
+    "compile_flow",
+    "compile_job",
+    "compile_jobs",
+]
 
 _HANDLER: Final = Kind.HANDLER
 
-_Alike: TypeAlias = "tuple[int, str, Flow | None]"
+_Alike: TypeAlias = "tuple[int, str, Flow]"
 """Jobs that say nothing themselves ask for the same: the (identity of the) defaults of their handler, the type (whose
 name may be that of a limit), the flow."""
+
+
+AskedByType: TypeAlias = "dict[str, tuple[JobOptions, Asked]]"
+"""By type: the defaults of the handler (these and no others), and what its jobs ask for that say nothing themselves."""
+
+_UNKNOWN: Final = (None, None)
 
 
 def compile_job(
@@ -43,23 +59,27 @@ def compile_jobs(
     dump: Dump,
     mint: Callable[[], UUID],
     dispatched_by: UUID | None = None,
+    known: AskedByType | None = None,
 ) -> Plan:
-    """The plan of jobs without a flow, in the order of ``specs``."""
+    """The plan of jobs without a flow, in the order of ``specs``.
+
+    ``known`` is kept from one call to the next: what jobs ask for that say nothing themselves.
+    """
     plan = Plan()
     plan.free = plan.jobs
-    shared: dict[_Alike, Asked] = {}
+    shared: AskedByType = {} if known is None or dispatched_by is not None else known
     for spec in specs:
         where = f"job {spec.type!r}"
         encoded = encode(spec, None)
         if encoded.sources:
             raise InvalidFlow(f"{where}: a reference to a node's result can only be used in that node's flow")
-        asked = None if spec.overrides else shared.get((id(spec.defaults), spec.type, None))
-        if asked is None:
+        defaults, asked = _UNKNOWN if spec.overrides else shared.get(spec.type, _UNKNOWN)
+        if asked is None or defaults is not spec.defaults:
             asked = _asked(spec, spec.overrides, where, dump)
             if dispatched_by is not None:
                 asked = asked._replace(options=dump({**asked.stored, "dispatched_by": str(dispatched_by)}))
             if not spec.overrides:
-                shared[id(spec.defaults), spec.type, None] = asked
+                shared[spec.type] = (spec.defaults, asked)
         queue, priority, optional, delay, run_at, options, _, start_by = asked
         row = JobRow(
             mint(), None, _HANDLER, None, queue, spec.type, encoded.args, None, None, priority, optional, delay, run_at,

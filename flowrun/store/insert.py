@@ -18,6 +18,7 @@ from flowrun.store.statement import Statements
 COPY_FROM = LARGE
 
 _SINGLE = itemgetter(0, 4, 5, 6, 9, 10, 11, 12, 13)
+_READY = itemgetter(0, 4, 5, 6, 9, 10, 13)
 
 
 def is_one_statement(plan: Plan) -> bool:
@@ -96,7 +97,10 @@ async def insert_jobs(
 
     ``messages`` (channel and payload) are heard when it commits.
     """
-    await connection.execute(sql["insert_jobs"], *_single_columns(jobs), *_columns(messages))
+    if _is_one_ready(jobs) and len(messages) < 2:
+        await connection.execute(sql["insert_job"], *_READY(jobs[0]), *(messages[0] if messages else (None, None)))
+    else:
+        await connection.execute(sql["insert_jobs"], *_single_columns(jobs), *_columns(messages))
 
 
 async def insert_taken(
@@ -111,7 +115,10 @@ async def insert_taken(
 ) -> list[Claimed]:
     """The same, and put those of ``take`` into a lease of a worker; what it has then. Whoever sends it again gives the
     lease back first."""
-    rows = await connection.fetch(sql["insert_taken"], *_single_columns(jobs), worker_id, lease, take, changes)
+    if _is_one_ready(jobs) and take:
+        rows = await connection.fetch(sql["insert_job_taken"], *_READY(jobs[0]), worker_id, lease, changes)
+    else:
+        rows = await connection.fetch(sql["insert_taken"], *_single_columns(jobs), worker_id, lease, take, changes)
     return [Claimed(row, lease) for row in rows]
 
 
@@ -130,6 +137,11 @@ async def notify(caller: Caller, sql: Statements, messages: Sequence[tuple[str, 
     """Send notifications (channel and payload) on ``caller``: they are heard when its transaction commits."""
     if messages:
         await caller.fetch(sql["wake"], *_columns(messages))
+
+
+def _is_one_ready(jobs: Sequence[JobRow]) -> bool:
+    """What most dispatch who dispatch one by one."""
+    return len(jobs) == 1 and jobs[0].delay is None and jobs[0].run_at is None
 
 
 def _single_columns(jobs: Sequence[JobRow]) -> list[list[Any]]:

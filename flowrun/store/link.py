@@ -21,6 +21,8 @@ PATIENCE = 40.0
 """Seconds that an answer may take: more than any wait for a lock (lock_timeout), which has an error of its own."""
 ROWS_A_SECOND = 500
 """Statements that carry many rows have so much longer."""
+_MANY = (list, tuple, range)
+"""What carries rows."""
 IDLE, INTERVAL, PROBES = 15, 5, 3
 """Keepalive: seconds of silence, seconds between questions, unanswered ones after which a host is gone."""
 
@@ -100,7 +102,7 @@ class _Watch:
 
 
 def _rows(args: Sequence[Any]) -> int:
-    return max((len(value) for value in args if isinstance(value, list | tuple | range)), default=0)
+    return max([len(value) for value in args if type(value) in _MANY], default=0)
 
 
 @contextmanager

@@ -14,11 +14,16 @@ Heard = Callable[[str, str], None]
 """Called with channel and payload."""
 
 
+MANY_QUEUES = 1000
+"""Whose channels' names are remembered."""
+
+
 class Channels:
     """Channel names of one schema: of fixed length, since LISTEN cuts a name at 63 bytes where NOTIFY refuses it."""
 
     def __init__(self, schema: str) -> None:
         self._schema = schema
+        self._queues: dict[str, str] = {}
         self.control = self._name("control")
         """Payload ``await <id>``: somebody waits for a job or a flow; ``timer``: something new is scheduled;
         ``queues``, ``schedules``: some were changed; ``hello <id>``: a worker listens for itself."""
@@ -27,7 +32,12 @@ class Channels:
 
     def queue(self, queue: str) -> str:
         """Something is ready in ``queue``."""
-        return self._name(f"queue:{queue}")
+        name = self._queues.get(queue)
+        if name is None:
+            if len(self._queues) >= MANY_QUEUES:
+                self._queues.clear()
+            name = self._queues[queue] = self._name(f"queue:{queue}")
+        return name
 
     def _name(self, what: str) -> str:
         return "flowrun_" + hashlib.blake2s(f"{self._schema}:{what}".encode(), digest_size=16).hexdigest()

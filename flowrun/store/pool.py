@@ -209,7 +209,8 @@ class Database:
             raise FlowrunError("the database is not open: use `async with app:` (or app.worker(), app.lifespan)")
         with translated(self.dsn):
             try:
-                connection = await pool.acquire(timeout=WAIT)
+                # Where one is free there is nothing to wait for, and no timer to set.
+                connection = await pool.acquire(timeout=None if pool.get_idle_size() else WAIT)
             except TimeoutError:
                 if pool.get_size() == self._size and not pool.get_idle_size():
                     raise self._exhausted() from None

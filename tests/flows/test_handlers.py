@@ -9,7 +9,8 @@ import threading
 
 import pytest
 
-from flowrun import ConfigurationError, Flowrun, Job
+from flowrun import ConfigurationError, Flowrun, InvalidArguments, Job
+from flowrun.registry import define
 
 
 async def test_a_handler_stays_a_function(app) -> None:
@@ -113,6 +114,28 @@ async def test_what_callable_objects_and_partials_do(app) -> None:
     async with app.worker(concurrency=1):
         assert await (await add.dispatch(a=1, b=2)).result(timeout=10) == 3
         assert await (await square.dispatch(base=3)).result(timeout=10) == 9
+
+
+def _by_position(a: int, b: str = "x", *, c: int = 3) -> None: ...
+def _keyword_needed(a: int, *, c: int) -> None: ...
+def _all_optional(a: int = 1, b: int = 2) -> None: ...
+def _anything(a: int, **rest: int) -> None: ...
+def _job_between(a: int, job: Job, b: int) -> None: ...
+
+
+@pytest.mark.parametrize("function", [_by_position, _keyword_needed, _all_optional, _anything, _job_between])
+@pytest.mark.parametrize("args", [(), (1,), (1, 2), (1, 2, 3)])
+@pytest.mark.parametrize("kwargs", [{}, {"a": 7}, {"b": 7}, {"c": 7}, {"b": 7, "c": 8}, {"d": 9}])
+def test_arguments_are_bound_as_a_call_would(function, args, kwargs) -> None:
+    definition = define(function, "one", {})
+    try:
+        expected = dict(definition.signature.bind(*args, **kwargs).arguments)
+    except TypeError:
+        with pytest.raises(InvalidArguments):
+            definition.bind(args, kwargs, "job")
+    else:
+        expected.update(expected.pop("rest", {}))
+        assert definition.bind(args, kwargs, "job") == expected
 
 
 async def test_any_keyword(app) -> None:

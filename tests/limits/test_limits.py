@@ -333,6 +333,24 @@ def test_names_of_lanes() -> None:
     assert len({lanes.place("q", "t", {"limit": ("t", 3)}), lanes.place("q", "t", {"limit": 3})}) == 2
 
 
+def test_options_of_a_queue_count_from_when_they_are_said(app) -> None:
+    """Also for handlers whose jobs have been dispatched before."""
+
+    @app.handler
+    async def send() -> None: ...
+
+    def planned(spec) -> tuple[int, str | None]:
+        (row,) = app.client.plan_jobs([spec]).jobs
+        return row.priority, row.options
+
+    assert planned(send.job()) == planned(send.job()) == (5, None)
+    app.queue("default", priority=8, attempts=1)
+    assert planned(send.job()) == planned(send.job()) == (8, '{"attempts":1}')
+    assert planned(send.job().options(priority=2)) == (2, '{"attempts":1}')
+    assert planned(app.job("send")) == (8, '{"attempts":1}')
+    assert planned(send.job()) == (8, '{"attempts":1}')
+
+
 async def test_options_of_a_queue_are_the_last_to_count(app, connection) -> None:
     """Precedence: dispatch, then flow, then handler, then queue."""
     app.queue("mail", attempts=1, priority=8, timeout=0.05, tags=["mail"], optional=True)

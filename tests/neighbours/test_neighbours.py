@@ -210,7 +210,8 @@ async def test_a_role_without_rights(role: Role, caplog: pytest.LogCaptureFixtur
         for table in ("ready", "leases", "workers"):
             await role.owner.execute(f"revoke all on flowrun.{table} from {role.name}")
         with pytest.raises(
-            DatabaseError, match=r"forbids it: permission denied for table (ready|workers); `flowrun roles` prints"
+            DatabaseError,
+            match=r"forbids it: permission denied for table (ready|workers|leases); `flowrun roles` prints",
         ):
             await app.job("count", {"n": 1}).dispatch()
         await until(lambda: "cannot claim (permission denied for table" in caplog.text)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
 
 from flowrun import mint
-from flowrun.core.plan import FlowRow, Plan
-from flowrun.store import insert, migrate, upkeep
+from flowrun.core.plan import FlowRow, JobRow, Plan
+from flowrun.store import insert, listen, migrate, upkeep
 from flowrun.store.statement import Statements
 from tests.store.stage import Worker, connections, job_row, places, plan_of, put, until_waiting
 
@@ -75,6 +76,65 @@ async def test_jobs_can_be_stored_in_a_lease_at_once(connection: asyncpg.Connect
     assert await send(0, 4) == []  # it is gone
     assert await counts(connection, "leases") == {"leases": 0}
     assert [await places(connection, row.id) for row in rows] == [["ready"], ["ready"]]
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_one_job_is_written_as_many_are(connection: asyncpg.Connection, sql: Statements, together: bool) -> None:
+    """It has statements of its own: what they store, bring and tell is the same."""
+    worker = await Worker(connection, sql).register()
+    heard: list[tuple[str, str]] = []
+    await listen.listen(connection, ["c"], lambda channel, payload: heard.append((channel, payload)))
+    options = {
+        "queue": "q",
+        "type": "t",
+        "args": '{"n": 1.50}',
+        "priority": 3,
+        "optional": True,
+        "options": '{"tags": ["x"]}',
+    }
+    rest = [job_row(delay=60.0)] if together else []
+
+    async def stored(id: UUID) -> dict[str, Any]:
+        row = await connection.fetchrow("select * from flowrun.jobs where id = $1", id)
+        return {name: value for name, value in row.items() if name not in ("id", "created_at")}
+
+    first, second, third = (job_row(**options) for _ in range(3))
+    for _ in range(2):  # the second time it changes nothing
+        await insert.insert_jobs(connection, sql, [first, *rest], [("c", "p")])
+    await insert.insert_jobs(connection, sql, [second])
+    assert heard == [("c", "p")] * 2
+    ready = await connection.fetch("select id, queue, priority, type, attempt from flowrun.ready order by id")
+    assert ready == [(id, "q", 3, "t", 0) for id in (first.id, second.id)]
+
+    async def take(row: JobRow, lease: int, changes: int) -> list[Any]:
+        return await insert.insert_taken(
+            connection, sql, [row, *rest], worker_id=worker.id, lease=lease, take=[row.id], changes=changes
+        )
+
+    (job,) = await take(third, 1, 0)
+    taken = (
+        job.id,
+        job.lease,
+        job.attempt,
+        job.flow_id,
+        job.kind,
+        job.name,
+        job.queue,
+        job.type,
+        job.args,
+        job.priority,
+    )
+    assert taken == (third.id, 1, 1, None, 0, None, "q", "t", '{"n": 1.50}', 3)
+    assert (job.sources, job.bindings, job.options) == (None, None, '{"tags": ["x"]}')
+    assert await connection.fetch("select n, jobs, attempts from flowrun.leases") == [(1, [third.id], [1])]
+    assert await take(third, 2, 0) == []  # sent again
+    assert await stored(first.id) == await stored(second.id) == await stored(third.id)
+    for changes, gone in ((7, False), (0, True)):  # a queue was changed, and the worker does not know; it is gone
+        if gone:
+            await upkeep.leave(connection, sql, worker_id=worker.id)
+        row = job_row(**options)
+        assert await take(row, 3, changes) == []
+        assert await places(connection, row.id) == ["ready"]
 
 
 async def test_a_job_that_has_run_is_not_written_again(connection: asyncpg.Connection, sql: Statements) -> None:
