@@ -49,7 +49,18 @@ async def _flowrun_dispatcher(dsn: str, stack: AsyncExitStack) -> tuple[Dispatch
     app, pick_up, slow = _flowrun(dsn, [])
     await stack.enter_async_context(app)
     await app.migrate()
+    return _dispatches(app, pick_up, slow)
 
+
+async def _flowrun_both(dsn: str, taken: list[int], stack: AsyncExitStack) -> tuple[Dispatch, Load]:
+    app, pick_up, slow = _flowrun(dsn, taken)
+    async with app:
+        await app.migrate()
+    await stack.enter_async_context(app.worker(concurrency=100))
+    return _dispatches(app, pick_up, slow)
+
+
+def _dispatches(app: Flowrun, pick_up: Any, slow: Any) -> tuple[Dispatch, Load]:
     async def load(jobs: int, seconds: float) -> None:
         await app.dispatch_many([slow.job(seconds=seconds) for _ in range(jobs)])
 
@@ -88,6 +99,14 @@ async def _floor_worker(dsn: str, taken: list[int], stack: AsyncExitStack) -> No
     await stack.enter_async_context(worker.running(dsn, {"pick_up": pick_up, "slow": slow}, 100))
 
 
+async def _floor_both(dsn: str, taken: list[int], stack: AsyncExitStack) -> tuple[Dispatch, Load]:
+    dispatches = await _floor_dispatcher(dsn, stack)
+    await _floor_worker(dsn, taken, stack)
+    return dispatches
+
+
+BOTH = {"flowrun": _flowrun_both, "floor": _floor_both}
+"""The dispatcher and the worker as one program has them: an app that dispatches to its own worker."""
 DISPATCHERS = {"flowrun": _flowrun_dispatcher, "floor": _floor_dispatcher}
 WORKERS = {"flowrun": _flowrun_worker, "floor": _floor_worker}
 

@@ -34,8 +34,16 @@ def contests(dsn: str, scale: float) -> list[Contest]:
         [Figure("p50", "ms", "p50", goal=Goal(0.5, of_flowrun=True)), Figure("p99", "ms", "p99")],
         against="one row's commit",
     )
+    busy = Contest(
+        f"pick-up in the same process, {jobs} jobs one after the other",
+        partial(_pick_up, dsn, jobs, "flowrun", True, False, 0.0),
+        partial(_commits, dsn, jobs, 0.0),
+        [Figure("p50", "ms", "p50"), Figure("p99", "ms", "p99")],
+        against="one row's commit",
+    )
     return [
         alone,
+        busy,
         *(
             Contest(
                 f"pick-up {where}, {jobs} jobs {GAP * 1e3:.0f} ms apart",
@@ -52,27 +60,29 @@ def contests(dsn: str, scale: float) -> list[Contest]:
     ]
 
 
-async def _pick_up(dsn: str, jobs: int, side: str, own_process: bool, loaded: bool) -> dict[str, float]:
+async def _pick_up(
+    dsn: str, jobs: int, side: str, own_process: bool, loaded: bool, gap: float = GAP
+) -> dict[str, float]:
     async with servers.fresh_database(dsn) as database, AsyncExitStack() as stack:
-        dispatch, load = await pick_up.DISPATCHERS[side](database, stack)
         seen: Callable[[], Awaitable[list[int]]]
         if own_process:
             taken: list[int] = []
-            await pick_up.WORKERS[side](database, taken, stack)
+            dispatch, load = await pick_up.BOTH[side](database, taken, stack)
             seen = partial(pick_up.all_of, taken, jobs + WARM)
         else:
+            dispatch, load = await pick_up.DISPATCHERS[side](database, stack)
             seen = await _other_process(side, database, jobs + WARM, stack)
         for _ in range(jobs + WARM):
             await dispatch(time.monotonic_ns())
-            await asyncio.sleep(GAP / 2)
+            await asyncio.sleep(gap / 2)
             if loaded:
                 await load(TOGETHER, SLOW)
-            await asyncio.sleep(GAP / 2)
+            await asyncio.sleep(gap / 2)
         times = sorted(nanoseconds / 1e6 for nanoseconds in (await seen())[WARM:])
     return {"p50": times[len(times) // 2], "p99": times[int(len(times) * 0.99)]}
 
 
-async def _commits(dsn: str, jobs: int) -> dict[str, float]:
+async def _commits(dsn: str, jobs: int, gap: float = GAP) -> dict[str, float]:
     """What a row costs that is durable: nothing that is stored before it runs can start sooner."""
     async with servers.fresh_database(dsn) as database:
         connection = await store.connect(database)
@@ -83,7 +93,7 @@ async def _commits(dsn: str, jobs: int) -> dict[str, float]:
             begun = time.monotonic_ns()
             await statement.fetch(id, b'{"sent":1}')
             times.append((time.monotonic_ns() - begun) / 1e6)
-            await asyncio.sleep(GAP)
+            await asyncio.sleep(gap)
         connection.terminate()
     times = sorted(times[WARM:])
     return {"p50": times[len(times) // 2], "p99": times[int(len(times) * 0.99)]}
