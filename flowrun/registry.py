@@ -211,6 +211,14 @@ class Definition:
         return None if hint is Any or hint in _PLAIN_TYPES or hint is type(None) else TypeAdapter(adaptable(hint))
 
 
+def load_validation() -> None:
+    """Load what decodes arguments: the first job would hold up the event loop for it, 50 ms."""
+
+    async def example(number: int = 0) -> None: ...
+
+    define(example, None, {}).decode("{}")
+
+
 class Returned:
     """What a function says it returns, to JSON and back; where it says nothing that helps, as JSON has it."""
 

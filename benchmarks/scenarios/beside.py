@@ -12,6 +12,7 @@ from benchmarks.contest import Contest, Figure, Goal, Run
 from benchmarks.peers.catalogue import FLOOR, FLOWRUN, Peer
 from benchmarks.peers.driven import GAP, chains, drain, fan, latency
 from benchmarks.peers.stores import Stores
+from benchmarks.scenarios.latency import measure
 
 FAST = {"graphile-worker", "pgqueuer", "pg-boss", "bullmq"}
 """Those that a backlog of 200,000 is worth waiting for."""
@@ -36,7 +37,9 @@ def throughput(stores: Stores, scale: float, peers: Sequence[Peer]) -> list[Cont
     found = []
     for jobs, processes, who in ((small, 1, peers), (large, 1, fast), (small, 2, fast), (large, 2, fast)):
         ours, floor, others = _everybody(drain, stores, who, jobs, processes)
-        figures = [Figure("rate", "jobs/s", goal=Goal(0.7, at_least=True) if processes == 1 else None, beside=goals)]
+        figures = [Figure("rate", "jobs/s")]
+        if processes == 1:
+            figures = [Figure("rate", "jobs/s", goal=Goal(0.7, at_least=True), beside=goals)]
         if processes == 1 and jobs == small:
             figures.append(Figure("dispatch_rate", "jobs/s", "dispatching them in bulk"))
         name = f"{jobs:,} no-op jobs, {processes} process{'es' if processes > 1 else ''}"
@@ -52,14 +55,25 @@ def throughput(stores: Stores, scale: float, peers: Sequence[Peer]) -> list[Cont
 
 
 def pick_up(stores: Stores, scale: float, peers: Sequence[Peer]) -> list[Contest]:
-    """An idle worker in another process."""
+    """An idle worker in another process; and flowrun's in its own, beside the fastest that stores in Redis."""
     jobs = max(10, round(300 * scale))
     ours, floor, others = _everybody(latency, stores, peers, jobs)
     figures = [
-        Figure("p50", "ms", "p50", goal=Goal(1.0), beside={"bullmq": Goal(1.0)}),
+        Figure("p50", "ms", "p50", goal=Goal(1.0), beside=dict.fromkeys(POSTGRES_PEERS, Goal(1.0))),
         Figure("p99", "ms", "p99", goal=Goal(5.0, of_flowrun=True)),
     ]
-    return [Contest(f"pick-up beside others, {jobs} jobs {GAP} ms apart", ours, floor, figures, peers=others)]
+    found = [Contest(f"pick-up beside others, {jobs} jobs {GAP} ms apart", ours, floor, figures, peers=others)]
+    if (bullmq := others.get("bullmq")) is not None:
+        found.append(
+            Contest(
+                f"pick-up in the same process beside another's, {jobs} jobs {GAP} ms apart",
+                partial(measure, stores.dsn, jobs, "flowrun", True, False),
+                bullmq,
+                [Figure("p50", "ms", "p50", goal=Goal(1.0)), Figure("p99", "ms", "p99")],
+                against="bullmq",
+            )
+        )
+    return found
 
 
 def side_by_side(stores: Stores, scale: float, peers: Sequence[Peer]) -> list[Contest]:

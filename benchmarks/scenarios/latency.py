@@ -29,14 +29,14 @@ def contests(dsn: str, scale: float) -> list[Contest]:
     jobs = max(10, round(300 * scale))
     alone = Contest(
         f"pick-up in the same process, {jobs} jobs {GAP * 1e3:.0f} ms apart",
-        partial(_pick_up, dsn, jobs, "flowrun", True, False),
+        partial(measure, dsn, jobs, "flowrun", True, False),
         partial(_commits, dsn, jobs),
         [Figure("p50", "ms", "p50", goal=Goal(0.5, of_flowrun=True)), Figure("p99", "ms", "p99")],
         against="one row's commit",
     )
     busy = Contest(
         f"pick-up in the same process, {jobs} jobs one after the other",
-        partial(_pick_up, dsn, jobs, "flowrun", True, False, 0.0),
+        partial(measure, dsn, jobs, "flowrun", True, False, 0.0),
         partial(_commits, dsn, jobs, 0.0),
         [Figure("p50", "ms", "p50"), Figure("p99", "ms", "p99")],
         against="one row's commit",
@@ -47,8 +47,8 @@ def contests(dsn: str, scale: float) -> list[Contest]:
         *(
             Contest(
                 f"pick-up {where}, {jobs} jobs {GAP * 1e3:.0f} ms apart",
-                partial(_pick_up, dsn, jobs, "flowrun", own_process, loaded),
-                partial(_pick_up, dsn, jobs, "floor", own_process, loaded),
+                partial(measure, dsn, jobs, "flowrun", own_process, loaded),
+                partial(measure, dsn, jobs, "floor", own_process, loaded),
                 [Figure("p50", "ms", "p50", goal=goal), Figure("p99", "ms", "p99", goal=worst)],
             )
             for where, own_process, loaded, goal, worst in (
@@ -60,9 +60,10 @@ def contests(dsn: str, scale: float) -> list[Contest]:
     ]
 
 
-async def _pick_up(
+async def measure(
     dsn: str, jobs: int, side: str, own_process: bool, loaded: bool, gap: float = GAP
 ) -> dict[str, float]:
+    """Milliseconds from the dispatch to the handler, ``gap`` seconds between two dispatches."""
     async with servers.fresh_database(dsn) as database, AsyncExitStack() as stack:
         seen: Callable[[], Awaitable[list[int]]]
         if own_process:

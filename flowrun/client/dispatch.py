@@ -289,12 +289,12 @@ class Client:
             return ONLY_THE_JOB if takes_job else NO_ARGUMENTS
         arguments: Mapping[str, Any]
         found: list[Any] = []
-        if definition is None:
-            arguments, found = self._plain_arguments(spec, None, _named(spec, node))
+        if definition is not None and not spec.args and definition.takes_as_they_are(spec.kwargs):
+            arguments = spec.kwargs
         else:
-            arguments = definition.bind(spec.args, spec.kwargs, _named(spec, node)) if spec.args else spec.kwargs
-            if not definition.takes_as_they_are(arguments):
-                arguments, found = self._plain_arguments(spec, definition, _named(spec, node))
+            arguments = _given(spec, definition, _named(spec, node))
+            if definition is None or not definition.takes_as_they_are(arguments):
+                arguments, found = self._plain_arguments(arguments, definition, _named(spec, node))
         try:
             text = codec.dump(arguments, limit=self.settings.max_payload)
         except codec.NotStorable as error:
@@ -358,14 +358,8 @@ class Client:
         return template, argument
 
     def _plain_arguments(
-        self, spec: CoreJobSpec[Any], definition: Definition | None, where: str
+        self, given: Mapping[str, Any], definition: Definition | None, where: str
     ) -> tuple[dict[str, Any], list[Any]]:
-        if definition is None:
-            if spec.args:
-                raise InvalidArguments(f"{where}: a job dispatched by name takes its arguments by name, in a dict")
-            given = spec.kwargs
-        else:
-            given = definition.bind(spec.args, spec.kwargs, where)
         arguments: dict[str, Any] = {}
         found: list[Any] = []
         for name, value in given.items():
@@ -396,6 +390,15 @@ class Client:
                 f"{where}, argument {name!r}: a key that is not text; JSON keys are text, so annotate what they are"
             )
         return plain
+
+
+def _given(spec: CoreJobSpec[Any], definition: Definition | None, where: str) -> Mapping[str, Any]:
+    """A job's arguments by name. Raises InvalidArguments if they do not fit the handler."""
+    if definition is not None:
+        return definition.bind(spec.args, spec.kwargs, where)
+    if spec.args:
+        raise InvalidArguments(f"{where}: a job dispatched by name takes its arguments by name, in a dict")
+    return spec.kwargs
 
 
 def _named(spec: CoreJobSpec[Any], node: str | None) -> str:

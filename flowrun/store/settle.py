@@ -15,7 +15,7 @@ from flowrun.core.attempt import Claimed, Ending, Success
 from flowrun.core.callback import Calls, nothing
 from flowrun.core.growth import Expansion, Outbox, Parked
 from flowrun.core.states import Outcome
-from flowrun.store import gates, grow, insert
+from flowrun.store import claim, gates, grow, insert
 from flowrun.store.callbacks import call_back
 from flowrun.store.callers import AsyncpgCaller
 from flowrun.store.finish import Final, Settled, come_back, follow, stopped_instead, write
@@ -81,6 +81,14 @@ async def settle(
             raise
         return Settled(slow=list(ids))
     return _read(rows, Settled(ids=list(ids)), handoff_lease if slots is None else None)
+
+
+async def plan(connection: Connection, sql: Statements) -> None:
+    """Have the server plan what settles on this connection, and what reads inputs, without settling anything."""
+    nobody: tuple[Any, ...] = (UUID(int=0), 0, 0, [], [], 0)
+    await connection.fetch(sql["settle_one"], *nobody, 0, UUID(int=0), 1, None)
+    await connection.fetch(sql["settle"], *nobody, [], [], [], [], [], [])
+    await claim.inputs(connection, sql, worker_id=UUID(int=0), wanted=[], flows=[])
 
 
 def _read(rows: Sequence[Any], settled: Settled, lease: int | None) -> Settled:

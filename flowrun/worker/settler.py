@@ -16,7 +16,7 @@ from flowrun.core.attempt import Attempted, Claimed, Ending, Failure, Success, h
 from flowrun.core.compile import TYPES
 from flowrun.core.options import SYSTEM_QUEUE
 from flowrun.core.states import Outcome
-from flowrun.errors import FlowrunError
+from flowrun.errors import DatabaseError, FlowrunError
 from flowrun.sealing.attempts import sealed
 from flowrun.store import settle, upkeep
 from flowrun.store.finish import Settled
@@ -90,6 +90,7 @@ class Settler:
         """Settle until cancelled. A settle under way is not cut: cancellation never crosses a transaction."""
         connection: Any = None
         try:
+            connection = await self._ready()
             while True:
                 await self._wanted.wait()
                 self._wanted.clear()
@@ -103,6 +104,23 @@ class Settler:
         finally:
             if connection is not None:
                 connection.terminate()
+
+    async def _ready(self) -> Any:
+        """A connection on which all is planned, before the first job waits for that: 10 ms. None where it cannot be
+        had: the first settle meets what is in the way, and knows what to do about it."""
+        connection: Any = None
+        try:
+            connection = await self._connected(None)
+            await settle.plan(connection, self._session.client.database.sql)
+        except (DatabaseError, *LOST, *REFUSED):
+            if connection is not None:
+                connection.terminate()
+            return None
+        except BaseException:
+            if connection is not None:
+                connection.terminate()
+            raise
+        return connection
 
     async def _batch(self, connection: Any) -> Any:
         successes, self._successes = self._successes[:LARGEST], self._successes[LARGEST:]

@@ -12,6 +12,7 @@ from anyio.abc import TaskStatus
 from flowrun.client.dispatch import Client
 from flowrun.core.options import SYSTEM_QUEUE, check_name
 from flowrun.errors import ConfigurationError, DatabaseError
+from flowrun.registry import load_validation
 from flowrun.store import upkeep as store_upkeep
 from flowrun.store.pool import LOST, REPEATABLE, Connection, reason
 from flowrun.store.upkeep import Beat
@@ -91,6 +92,7 @@ class Supervisor:
         types = [definition.type for definition in self._client.registry]
         if not types:
             logger.warning("this worker has no handlers: it can run no job")
+        load_validation()
         started = False
         while not self._stop.is_set():
             session = self._session = Session(self._client, self._queues, types, self._concurrency, self._allotments)
