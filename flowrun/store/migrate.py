@@ -22,6 +22,8 @@ BREAKS = "breaks"
 """How the name of a migration begins after which workers of the version before cannot work."""
 LOCK_TIMEOUT = "3s"
 """How long a migration waits for a lock on a table: everybody who uses the table waits behind it meanwhile."""
+_IN_THE_WAY = (asyncpg.exceptions.LockNotAvailableError, asyncpg.exceptions.DeadlockDetectedError)
+"""Somebody has a table; or has one, and wants another that the migration has: it takes them one after the other."""
 TRIES = 5
 PAUSE = 1.0
 """Seconds before it tries again, times the number of the try."""
@@ -84,12 +86,12 @@ async def migrate(connection: Connection, schema: str) -> list[Migration]:
     for number in range(1, TRIES):
         try:
             return await _migrate(connection, schema)
-        except asyncpg.exceptions.LockNotAvailableError:
+        except _IN_THE_WAY:
             logger.warning("a migration waits for a lock that somebody holds; trying again")
             await asyncio.sleep(PAUSE * number)
     try:
         return await _migrate(connection, schema)
-    except asyncpg.exceptions.LockNotAvailableError as error:
+    except _IN_THE_WAY as error:
         raise DatabaseError(
             f"schema {schema!r} could not be migrated, and nothing of it was changed: {said(error)}; somebody uses its "
             "tables in a long transaction: `flowrun doctor` names who, then migrate again"

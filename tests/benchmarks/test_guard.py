@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -147,6 +148,22 @@ async def test_a_chain_is_one_statement_a_step(dsn: str, connection, sent: Sent,
     assert cost["settle_one"] == 21
     assert cost["claim"] <= 3  # the wake of the dispatch, and whether there is more
     assert "begin" not in cost
+
+
+async def test_a_worker_is_ready_before_its_first_job(dsn: str, sent: Sent, until) -> None:
+    """The first job waits neither for a plan of what settles it, nor with the event loop for an import."""
+    app = Flowrun(dsn)
+    app.handler("step")(lambda: None)
+    loaded = "import sys, flowrun.registry as r; r.load_validation(); print('pydantic.type_adapter' in sys.modules)"
+    before = await sent()
+    async with app.worker():
+
+        async def planned() -> bool:
+            return {"settle", "settle_one", "inputs"} <= set(await sent() - before)
+
+        await until(planned)
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", loaded, stdout=asyncio.subprocess.PIPE)
+    assert (await child.communicate())[0].strip() == b"True"
 
 
 async def test_python_spends_no_more_than_a_few_times_the_floor(dsn: str) -> None:

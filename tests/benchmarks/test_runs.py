@@ -15,7 +15,7 @@ from benchmarks.work import chains, fan, layered
 TINY = 0.001
 ONLY = {
     "throughput": "concurrency 200",
-    "latency": "half load|same process",
+    "latency": "half load|one after the other|beside insert",
     "chain": "^1 x",
     "fanout": "1 -> 100 -> 1, analyzed|while full|layered",
     "dag": "idle",

@@ -26,7 +26,7 @@ def ship(monkeypatch: pytest.MonkeyPatch, *steps: Migration) -> None:
 
 def order_app(dsn: str) -> Flowrun:
     """The app whose jobs the states hold."""
-    app = Flowrun(dsn, poll=0.2)
+    app = Flowrun(dsn, poll=0.2, lease=4.0)
 
     @app.handler(attempts=3)
     async def count(n: int = 0, also: object = None) -> int:
@@ -167,6 +167,27 @@ async def test_a_migration_waits_for_nobody_for_long(
 
     applied, _ = await asyncio.gather(migrate.migrate(connection, "flowrun"), ends())
     assert applied == [MORE]
+    await other.close()
+
+
+async def test_a_migration_that_meets_a_deadlock_is_tried_again(
+    dsn: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, until
+) -> None:
+    """It takes one table after the other, and who works takes them in another order."""
+    monkeypatch.setattr(migrate, "PAUSE", 0.05)
+    ship(monkeypatch, *SHIPPED, MORE)
+    other = await asyncpg.connect(dsn)
+    working = other.transaction()
+    await working.start()
+    await other.execute("lock table flowrun.finished in row exclusive mode")
+    migrating = asyncio.ensure_future(migrate.migrate(connection, "flowrun"))
+    waits = "select true from pg_locks where pid = $1 and not granted"
+    watch = await asyncpg.connect(dsn)
+    await until(lambda: watch.fetchval(waits, connection.get_server_pid()))
+    await other.fetch("select from flowrun.ready")
+    await working.rollback()
+    assert await migrating == [MORE]
+    await watch.close()
     await other.close()
 
 

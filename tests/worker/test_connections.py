@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from flowrun import Flowrun
-from flowrun.store import upkeep
+from flowrun.store import settle, upkeep
 from flowrun.worker import blocked, heartbeat
 
 pytestmark = pytest.mark.timeout(60)
@@ -48,6 +48,24 @@ async def test_a_worker_survives_the_death_of_its_connections(dsn: str, connecti
     assert set(ran) == set(range(100))
     assert await connection.fetchval("select count(*) from flowrun.finished where outcome = 1") == 100
     assert await connection.fetchval("select count(*) from flowrun.leases") == 0
+
+
+async def test_a_worker_that_cannot_plan_ahead_works_all_the_same(app, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused: list[int] = []
+
+    async def plan(*_: object) -> None:
+        refused.append(1)
+        raise asyncpg.UndefinedTableError("it is gone for now")
+
+    monkeypatch.setattr(settle, "plan", plan)
+
+    @app.handler
+    async def echo(value: int) -> int:
+        return value
+
+    async with app.worker():
+        assert await (await echo.dispatch(value=3)).result(timeout=20) == 3
+    assert refused == [1]
 
 
 async def listeners(connection) -> set[int]:
