@@ -44,6 +44,7 @@ def contests(dsn: str, scale: float) -> list[Contest]:
                 Figure("last", "jobs/s", "last minute"),
                 Figure("kept", "", "last minute / second", goal=Goal(0.95, at_least=True, of_flowrun=True)),
                 Figure("memory", "MB", "memory grown since the second minute"),
+                Figure("narrow_half", "MB", "tables of what is under way, at half time"),
                 Figure("narrow", "MB", "tables of what is under way, at the end"),
                 Figure("half", "MB", "all tables, at half time"),
                 Figure("all", "MB", "all tables, at the end"),
@@ -71,10 +72,11 @@ class _Count:
 
 
 async def soak(dsn: str, seconds: float) -> dict[str, float]:
-    """A worker, and who keeps its queue full. What has ended is kept for a tenth of the time."""
+    """A worker, and who keeps its queue full. What has ended is kept for a sixtieth of the time, so that it is pruned
+    as fast as it comes from the second tenth on."""
     async with servers.fresh_database(dsn) as database:
         side = FlowrunSide(database)
-        side.app.retention(seconds / 10)
+        side.app.retention(seconds / 60)
         count = _Count()
 
         @side.app.handler("count")
@@ -102,6 +104,7 @@ def _told(tenths: list[_Seen]) -> dict[str, float]:
         "last": rates[-1],
         "kept": rates[-1] / max(rates[0], 1.0),  # the first rate is that of the second tenth
         "memory": tenths[-1].memory - tenths[1].memory,
+        "narrow_half": tenths[4].narrow,
         "narrow": tenths[-1].narrow,
         "half": tenths[4].all,
         "all": tenths[-1].all,

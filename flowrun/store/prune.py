@@ -18,11 +18,17 @@ from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
 
 LOOK = 1000
-"""Jobs looked at in one step."""
+"""Jobs looked at in one step ..."""
+LOOK_BEHIND = 20_000
+"""... and when it is :data:`BEHIND`: with full load, a step waits for more than it works."""
 MOST = 5000
-"""Jobs removed in one step, unless a single flow has more."""
+"""Jobs removed in one step, unless a single flow has more, or it is behind."""
+BEHIND = 10.0
+"""Seconds by which a pass may lag behind what it may remove. Beyond, it does not rest: tables would grow for ever."""
 PASS = 60.0
-"""Seconds from one pass to the next, at least."""
+"""Seconds from one pass to the next, at least ..."""
+PASS_SHORT = 5.0
+"""... or as long as what is kept shortest, down to this."""
 _KEYS = 1000
 _FIRST = UUID(int=0)
 _LAST = UUID(int=(1 << 128) - 1)
@@ -96,7 +102,8 @@ async def step(connection: Connection, sql: Statements) -> Step | None:
     """One step of the workers' common pass over all that is old; None: it is not time, or another's turn.
 
     A pass looks first at what has a retention of its own, then at all that is older than the shortest one. Between
-    steps it rests as long as a step took that removed something, and nine times as long after one that only looked.
+    steps it rests as long as a step took that removed something, and nine times as long after one that only looked. One
+    that lags behind removes more in a step, and does not rest.
     """
     async with connection.transaction(isolation="read_committed"):
         turn = await connection.fetchrow(sql["prune_turn"])
@@ -105,8 +112,12 @@ async def step(connection: Connection, sql: Statements) -> Step | None:
         begun = monotonic()
         own, mark, took, shortest, now = turn
         last = _LAST if own else _before(now - shortest)
-        swept = await _sweep(connection, sql, "look_own" if own else "look", mark, last, Filter())
+        look = "look_own" if own else "look"
+        count = LOOK_BEHIND if not own and _is_behind(mark, last) else None
+        swept = await _sweep(connection, sql, look, mark, last, Filter(), count=count)
         pause = (monotonic() - begun) * (1 if any(swept.removed) else 9)
+        if not own and swept.mark is not None and any(swept.removed) and _is_behind(swept.mark, last):
+            pause = 0.0
         if swept.mark is not None:
             mark = swept.mark
         elif own:
@@ -114,7 +125,7 @@ async def step(connection: Connection, sql: Statements) -> Step | None:
         else:
             own, mark = True, _FIRST
             keys = await connection.fetchval(sql["expired_keys"], _KEYS)
-            pause = max(PASS, took) if keys < _KEYS else pause
+            pause = max(min(PASS, max(PASS_SHORT, shortest)), took) if keys < _KEYS else pause
         await connection.execute(sql["prune_on"], own, mark, pause, own and mark == _FIRST)
         return Step(swept.removed, pause)
 
@@ -133,22 +144,25 @@ async def _sweep(
     last: UUID,
     what: Filter,
     *,
+    count: int | None = None,
     dry_run: bool = False,
 ) -> Sweep:
     await connection.execute(sql["pin_plans"])
-    ids = await connection.fetchval(sql[look], after, last, LOOK)
+    most = max(MOST, count or 0)
+    count = count or LOOK
+    ids = await connection.fetchval(sql[look], after, last, count)
     if not ids:
         return Sweep(Removed([], []), None)
     outcome = None if what.outcome is None else int(what.outcome)
     units = await connection.fetch(sql["expired"], ids, what.older_than, outcome, *what[2:])
-    end = ids[-1] if len(ids) == LOOK else None
+    end = ids[-1] if len(ids) == count else None
     if not units:
         return Sweep(Removed([], []), end)
     if dry_run:
         flows = [row[0] for row in units if row[1] == 1]
         closed = await _ids(connection, sql, "closed_flows", flows, what.older_than)
         return Sweep(Removed([row[0] for row in units if row[1] == 0], closed), end)
-    return await _take_out(connection, sql, units, what.older_than, end)
+    return await _take_out(connection, sql, units, what.older_than, end, most)
 
 
 async def _take_out(
@@ -157,6 +171,7 @@ async def _take_out(
     units: Sequence[Any],
     older_than: float | None,
     end: UUID | None,
+    most: int,
 ) -> Sweep:
     """Hold the units, look at them again, and remove those that are still to be."""
     single = [row for row in units if row[1] == 0]
@@ -169,7 +184,7 @@ async def _take_out(
     total = 0
     for number, id in enumerate(taken):
         total += sizes[id]
-        if total > MOST and number:
+        if total > most and number:
             taken, end = taken[:number], taken[number - 1]
             break
     free = set(await _ids(connection, sql, "hold_keys", taken))
@@ -182,6 +197,12 @@ async def _take_out(
 
 async def _ids(connection: Connection, sql: Statements, name: str, ids: Sequence[UUID], *more: Any) -> list[UUID]:
     return [row[0] for row in await connection.fetch(sql[name], ids, *more)] if ids else []
+
+
+def _is_behind(mark: UUID, last: UUID) -> bool:
+    """Whether more than :data:`BEHIND` seconds of dispatches lie between two ids. Not at the beginning of a pass, when
+    nobody knows yet where the oldest are."""
+    return mark != _FIRST and (last.int >> 80) - (mark.int >> 80) > BEHIND * 1000
 
 
 def _before(seconds: float) -> UUID:

@@ -214,12 +214,12 @@ async def test_workers_take_turns(scene: Scene) -> None:
     await transaction.commit()
     removed: list[UUID] = []
     for _ in range(4):
-        await scene.watch.execute("update flowrun.pruning set due_at = now() where due_at < now() + interval '50 s'")
+        await scene.watch.execute("update flowrun.pruning set due_at = now() where due_at < now() + interval '4 s'")
         step = await prune.step(scene.two, scene.sql)
         if step is not None:
             removed += [*step.removed.jobs, *step.removed.flows]
     assert set(removed) == {scene.job, scene.flow}
-    assert await scene.watch.fetchval("select due_at > now() + interval '50 s' and own from flowrun.pruning")
+    assert await scene.watch.fetchval("select due_at > now() + interval '4 s' and own from flowrun.pruning")
 
 
 async def test_in_steps_of_bounded_size(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,6 +242,34 @@ async def test_in_steps_of_bounded_size(scene: Scene, monkeypatch: pytest.Monkey
         sizes.append(len(swept.removed.jobs))
         mark = swept.mark
     assert (sum(sizes), max(sizes)) == (40, 4)
+
+
+async def test_a_pass_that_lags_behind_removes_more_and_does_not_rest(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prune, "LOOK", 7)
+    monkeypatch.setattr(prune, "LOOK_BEHIND", 20)
+    monkeypatch.setattr(prune, "MOST", 4)
+    await scene.prune(scene.two)
+    await scene.watch.execute("update flowrun.retention set seconds = 0")
+    now = int(await scene.watch.fetchval("select extract(epoch from now()) * 1000"))
+    ids = [UUID(int=((now - 1_000 * (60 - second)) << 80) | 0x7000_8000_0000_0000_0000) for second in range(60)]
+    await scene.watch.execute(
+        "insert into flowrun.jobs (id, queue, type, args) select id, 'default', 'x', '{}' from unnest($1::uuid[]) id",
+        ids,
+    )
+    await scene.watch.execute(
+        "insert into flowrun.finished (id, outcome, attempt) select id, 1, 1 from unnest($1::uuid[]) id", ids
+    )
+    steps = []
+    while sum(size for size, _ in steps) < 60:
+        await scene.watch.execute("update flowrun.pruning set due_at = now()")
+        step = await prune.step(scene.one, scene.sql)
+        assert step is not None
+        steps.append((len(step.removed.jobs), step.pause > 0.0))
+    own, *others = steps
+    assert own == (0, True)  # those with a retention of their own
+    assert others == [(4, False), (20, False), (20, False), (16, True)]
 
 
 async def test_all_at_once(scene: Scene, dsn: str) -> None:
