@@ -27,23 +27,21 @@ TOGETHER = 20
 def contests(dsn: str, scale: float) -> list[Contest]:
     """With the worker in another process, idle and with half of its consumers busy, and in the dispatcher's own."""
     jobs = max(10, round(300 * scale))
-    alone = Contest(
-        f"pick-up in the same process, {jobs} jobs {GAP * 1e3:.0f} ms apart",
-        partial(measure, dsn, jobs, "flowrun", True, False),
-        partial(_commits, dsn, jobs),
-        [Figure("p50", "ms", "p50", goal=Goal(0.5, of_flowrun=True)), Figure("p99", "ms", "p99")],
-        against="one row's commit",
-    )
-    busy = Contest(
-        f"pick-up in the same process, {jobs} jobs one after the other",
-        partial(measure, dsn, jobs, "flowrun", True, False, 0.0),
-        partial(_commits, dsn, jobs, 0.0),
-        [Figure("p50", "ms", "p50"), Figure("p99", "ms", "p99")],
-        against="one row's commit",
-    )
+    own = [
+        Contest(
+            f"pick-up in the same process, {jobs} jobs {apart}",
+            partial(measure, dsn, jobs, "flowrun", True, False, gap),
+            partial(_commits, dsn, jobs, gap),
+            [Figure("p50", "ms", "p50", goal=goal), Figure("p99", "ms", "p99")],
+            against="one row's commit",
+        )
+        for apart, gap, goal in (
+            (f"{GAP * 1e3:.0f} ms apart", GAP, Goal(0.5, of_flowrun=True)),
+            ("one after the other", 0.0, None),
+        )
+    ]
     return [
-        alone,
-        busy,
+        *own,
         *(
             Contest(
                 f"pick-up {where}, {jobs} jobs {GAP * 1e3:.0f} ms apart",

@@ -142,7 +142,7 @@ class Client:
         running = self.running()
         if len(self._asked) > MANY_TYPES:
             self._asked.clear()
-        with _uncollected() if len(specs) >= LARGE else _AS_USUAL:
+        with _uncollected(len(specs)):
             plan = compiler.compile_jobs(
                 specs, self.encode, codec.dump, mint.job_id, None if running is None else running.id, self._asked
             )
@@ -152,7 +152,7 @@ class Client:
 
     def plan_flow(self, flow: Flow) -> Compiled:
         """The rows of a flow, and its nodes. Raises InvalidFlow or InvalidArguments."""
-        with _uncollected() if len(flow.nodes) >= LARGE else _AS_USUAL:
+        with _uncollected(len(flow.nodes)):
             compiled = compiler.compile_flow(flow, self.encode, codec.dump, _flow_ids)
             if self.sealing.active:
                 rows.plan(self.sealing, compiled.plan)
@@ -408,8 +408,12 @@ def _named(spec: CoreJobSpec[Any], node: str | None) -> str:
 _AS_USUAL: AbstractContextManager[None] = nullcontext()
 
 
+def _uncollected(nodes: int) -> AbstractContextManager[None]:
+    return _without_collector() if nodes >= LARGE else _AS_USUAL
+
+
 @contextmanager
-def _uncollected() -> Iterator[None]:
+def _without_collector() -> Iterator[None]:
     """No garbage collection while a large flow is compiled: it would find all alive, in half of the whole time.
 
     Nor right after: what was made counts as old then. (To freeze and unfreeze moves it there, without a look at it. Not

@@ -20,7 +20,7 @@ from flowrun.store.statement import Statements
 LOOK = 1000
 """Jobs looked at in one step ..."""
 LOOK_BEHIND = 20_000
-"""... and when it is :data:`BEHIND`: with full load, a step waits for more than it works."""
+"""... and looked at and removed when it is :data:`BEHIND`: with full load, a step waits for longer than it works."""
 MOST = 5000
 """Jobs removed in one step, unless a single flow has more, or it is behind."""
 BEHIND = 10.0
@@ -113,8 +113,8 @@ async def step(connection: Connection, sql: Statements) -> Step | None:
         own, mark, took, shortest, now = turn
         last = _LAST if own else _before(now - shortest)
         look = "look_own" if own else "look"
-        count = LOOK_BEHIND if not own and _is_behind(mark, last) else None
-        swept = await _sweep(connection, sql, look, mark, last, Filter(), count=count)
+        behind = not own and _is_behind(mark, last)
+        swept = await _sweep(connection, sql, look, mark, last, Filter(), behind=behind)
         pause = (monotonic() - begun) * (1 if any(swept.removed) else 9)
         if not own and swept.mark is not None and any(swept.removed) and _is_behind(swept.mark, last):
             pause = 0.0
@@ -144,12 +144,11 @@ async def _sweep(
     last: UUID,
     what: Filter,
     *,
-    count: int | None = None,
+    behind: bool = False,
     dry_run: bool = False,
 ) -> Sweep:
     await connection.execute(sql["pin_plans"])
-    most = max(MOST, count or 0)
-    count = count or LOOK
+    count, most = (LOOK_BEHIND, LOOK_BEHIND) if behind else (LOOK, MOST)
     ids = await connection.fetchval(sql[look], after, last, count)
     if not ids:
         return Sweep(Removed([], []), None)

@@ -112,13 +112,11 @@ class Settler:
         try:
             connection = await self._connected(None)
             await settle.plan(connection, self._session.client.database.sql)
-        except (DatabaseError, *LOST, *REFUSED):
+        except BaseException as error:
             if connection is not None:
                 connection.terminate()
-            return None
-        except BaseException:
-            if connection is not None:
-                connection.terminate()
+            if isinstance(error, (DatabaseError, *LOST, *REFUSED)):
+                return None
             raise
         return connection
 

@@ -14,6 +14,7 @@ from flowrun import DatabaseError, Flowrun, Job, SchemaTooNew
 from flowrun.store import migrate
 from flowrun.store.migrate import Migration
 from tests.model import invariants
+from tests.store.stage import connections, until_waiting
 
 HERE = Path(__file__).parent
 SHIPPED = migrate.migrations()
@@ -171,24 +172,21 @@ async def test_a_migration_waits_for_nobody_for_long(
 
 
 async def test_a_migration_that_meets_a_deadlock_is_tried_again(
-    dsn: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, until
+    dsn: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes one table after the other, and who works takes them in another order."""
     monkeypatch.setattr(migrate, "PAUSE", 0.05)
     ship(monkeypatch, *SHIPPED, MORE)
-    other = await asyncpg.connect(dsn)
-    working = other.transaction()
-    await working.start()
-    await other.execute("lock table flowrun.finished in row exclusive mode")
-    migrating = asyncio.ensure_future(migrate.migrate(connection, "flowrun"))
-    waits = "select true from pg_locks where pid = $1 and not granted"
-    watch = await asyncpg.connect(dsn)
-    await until(lambda: watch.fetchval(waits, connection.get_server_pid()))
-    await other.fetch("select from flowrun.ready")
-    await working.rollback()
-    assert await migrating == [MORE]
-    await watch.close()
-    await other.close()
+    async with connections(dsn, 2) as (other, watch):
+        await other.execute("set deadlock_timeout = '60s'")  # the migration is the one that notices
+        working = other.transaction()
+        await working.start()
+        await other.execute("lock table flowrun.finished in row exclusive mode")
+        migrating = asyncio.ensure_future(migrate.migrate(connection, "flowrun"))
+        await until_waiting(watch, connection)
+        await other.fetch("select from flowrun.ready")
+        await working.rollback()
+        assert await migrating == [MORE]
 
 
 async def test_one_that_is_cut_off_leaves_nothing(
