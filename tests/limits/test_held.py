@@ -44,7 +44,7 @@ async def test_fast_jobs_are_exact_and_need_few_claims(app: Flowrun, connection:
     def job(n: int, *names: str, **options: object):
         return app.job("fast", {"names": names, "n": n}, **options)
 
-    specs = [job(n, "key", limit=("key", 5)) for n in range(600)]
+    specs = [job(n, "key", limit=("key", 5)) for n in range(1600)]  # more than one look around takes
     specs += [job(n, "narrow", queue="narrow") for n in range(1600)]  # more than one look around takes
     specs += [job(n, "narrow", "inner", queue="narrow", limit=("inner", 2)) for n in range(200)]
     specs += [job(n, "two", limit=("two", 2)) for n in range(100)]
@@ -62,7 +62,7 @@ async def test_fast_jobs_are_exact_and_need_few_claims(app: Flowrun, connection:
     assert {name: most for name, most in count.most.items() if most > limits[name]} == {}
     assert count.most["key"] == 5
     assert count.most["narrow"] == 6
-    assert claims < len(specs) / 7
+    assert claims < len(specs) / 10
     assert await connection.fetchval("select count(*) from flowrun.leases") == 0
 
 
