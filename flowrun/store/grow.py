@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from uuid import UUID
 
 from flowrun.core.cascade import Ended
@@ -21,10 +21,13 @@ async def lock(connection: Connection, sql: Statements, flows: Iterable[UUID]) -
     return dict(await connection.fetch(sql["lock_flows"], list(flows)))
 
 
-async def grow(connection: Connection, sql: Statements, growth: Growth, settled: Settled) -> dict[UUID, str]:
+async def grow(
+    connection: Connection, sql: Statements, growth: Growth, settled: Settled, ending: Collection[UUID] = ()
+) -> dict[UUID, str]:
     """Write new nodes; their names as stored. Raises InvalidFlow where that cannot be done.
 
-    The flow is locked. Where a job spawned them, what follows from that job's end is the caller's to do afterwards.
+    The flow is locked. ``ending``: jobs that have their outcome and whose end the caller follows afterwards, the job
+    that spawned these among them. Followed here too, their edges to the new nodes would count twice.
     """
     plan = growth.plan
     root = (await lock(connection, sql, [growth.flow_id])).get(growth.flow_id)
@@ -48,7 +51,7 @@ async def grow(connection: Connection, sql: Statements, growth: Growth, settled:
     ]
     free = {row.id for row in plan.free}
     plan.free = [row for row in plan.jobs if row.id in free]
-    ended = await _pin(connection, sql, set(real.values()) - {growth.spawner})
+    ended = await _pin(connection, sql, {id for id in real.values() if id not in ending})
     if growth.succeeded is not None:
         await connection.execute(sql["move_edges"], growth.spawner, growth.succeeded, growth.finished)
     await insert.insert_nodes(connection, sql, plan, root)

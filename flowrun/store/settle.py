@@ -13,6 +13,7 @@ import asyncpg
 from flowrun import codec, crash
 from flowrun.core.attempt import Claimed, Ending, Success
 from flowrun.core.callback import Calls, nothing
+from flowrun.core.cascade import Ended
 from flowrun.core.growth import Expansion, Outbox, Parked
 from flowrun.core.states import Outcome
 from flowrun.store import claim, gates, grow, insert
@@ -156,7 +157,7 @@ async def settle_in(
     crash.point("settle.written")
     for ending in mine:
         if isinstance(ending.more, Outbox) and ending.id in ended:
-            await _send(connection, sql, ending.more, settled)
+            await _send(connection, sql, ending.more, ended, settled)
     crash.point("settle.sent")
     await follow(connection, sql, ended, settled)
     return settled
@@ -201,7 +202,9 @@ def _both(asked: str | None, own: str | None) -> str | None:
     return codec.dump(codec.load(asked) | codec.load(own))
 
 
-async def _send(connection: Connection, sql: Statements, outbox: Outbox, settled: Settled) -> None:
+async def _send(
+    connection: Connection, sql: Statements, outbox: Outbox, ended: Mapping[UUID, Ended], settled: Settled
+) -> None:
     """Write what a handler dispatched and spawned: here, and only here, it becomes real."""
     for plan in outbox.plans:
         duplicates = await insert.insert_for(AsyncpgCaller(connection, nullcontext, own=True), sql, plan)
@@ -209,7 +212,7 @@ async def _send(connection: Connection, sql: Statements, outbox: Outbox, settled
         settled.queues |= written.queues()
         settled.scheduled |= written.scheduled()
     if outbox.growth is not None:
-        await grow.grow(connection, sql, outbox.growth, settled)
+        await grow.grow(connection, sql, outbox.growth, settled, ended)
 
 
 async def _keep_attempts(
