@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -14,7 +14,7 @@ from flowrun.core.node import Join, When
 from flowrun.core.options import SYSTEM_QUEUE
 from flowrun.core.plan import JobRow, Plan
 from flowrun.core.references import references
-from flowrun.core.states import Condition, Kind
+from flowrun.core.states import FIRST_TEST, Condition, Kind
 from flowrun.core.vertex import Encode
 
 OUTSIDE_TYPE = "flowrun.outside"
@@ -35,10 +35,29 @@ class Growth:
     """New nodes that the flow's end waits for, and nothing else that is stored."""
     spawner: UUID | None = None
     """The running job that grows its own flow: its children wait for what it spawned."""
-    succeeded: UUID | None = None
-    """The join of all that they wait for: it is skipped when one of these does not succeed."""
-    finished: UUID | None = None
-    """The join that is there when all of them have ended."""
+    tied: list[UUID] = field(default_factory=list)
+    """What its children wait for."""
+    joins: dict[int, UUID] = field(default_factory=dict)
+    """What they wait for instead of the spawner: by condition, the join that asks the same of all ``tied``."""
+
+    @property
+    def way(self) -> Way | None:
+        """What stands for the spawner from now on; None: the spawner itself does."""
+        return Way(self.spawner, self.joins) if self.spawner is not None and self.joins else None
+
+
+class Way(NamedTuple):
+    """A job that has spawned, and the joins that stand for it and what it spawned."""
+
+    job: UUID
+    joins: Mapping[int, UUID]
+    """By condition."""
+
+    def parent(self, condition: int) -> UUID:
+        """Where an edge with ``condition`` leads from. Its failure, and what undoes it, are the job's own affair."""
+        if condition in (Condition.SUCCEEDED, Condition.FINISHED, Condition.SUCCEEDED_OR_CANCELLED):
+            return self.joins.get(condition, self.joins.get(Condition.SUCCEEDED, self.job))
+        return self.job
 
 
 @dataclass(slots=True)
@@ -74,6 +93,58 @@ class Outbox:
     def grows(self) -> UUID | None:
         """The flow it adds nodes to."""
         return None if self.growth is None else self.growth.flow_id
+
+
+class Asks(NamedTuple):
+    """A test as it is stored with an edge."""
+
+    parent: UUID
+    child: UUID
+    number: int
+    test: Mapping[str, Any]
+
+
+def bound(growth: Growth) -> set[UUID]:
+    """The new nodes that the spawner's children wait for, by any way."""
+    parents: dict[UUID, list[UUID]] = {}
+    for parent, child, _ in [*growth.plan.edges, *(row[:3] for row in growth.plan.tests)]:
+        parents.setdefault(child, []).append(parent)
+    found, stack = set(growth.tied), list(growth.tied)
+    while stack:
+        fresh = set(parents.get(stack.pop(), ())) - found
+        found |= fresh
+        stack += fresh
+    return found
+
+
+def add_join(growth: Growth, condition: Condition, id: UUID) -> None:
+    """A join that the spawner's children wait for instead of it, where they ask for ``condition``."""
+    shown = f"(spawned: {condition.name.lower().replace('_', ' ')})"
+    args = f'{{"of":"{growth.spawner}","on":{int(condition)}}}'
+    growth.joins[condition] = id
+    growth.plan.jobs.append(_join(id, growth.flow_id, shown, args, growth.tied))
+    growth.plan.edges += [(node, id, condition) for node in growth.tied]
+    growth.plan.blocked.append((id, len(growth.tied), len(growth.tied)))
+
+
+def look_at_both(growth: Growth, asks: Asks, way: Way, id: UUID, dump: Dump) -> Asks:
+    """A test looks at the job alone: a join of its own besides waits for what the job spawned. The edge from that join.
+
+    One edge becomes one edge, also where not all of them are needed: the child's counters stay as they are.
+    """
+    test = asks.test
+    look = {name: test[name] for name in ("on", "path", "op", "value")}
+    growth.plan.jobs.append(_join(id, growth.flow_id, "(spawned, and its result)", "{}", [way.job]))
+    growth.plan.tests.append((way.job, id, FIRST_TEST, dump(look)))
+    growth.plan.edges.append((way.parent(test["on"]), id, Condition.SUCCEEDED))
+    growth.plan.blocked.append((id, 2, 2))
+    rest = {name: test[name] for name in ("choice", "rivals") if name in test}
+    return Asks(id, asks.child, asks.number, {"on": int(Condition.SUCCEEDED), **rest})
+
+
+def _join(id: UUID, flow_id: UUID, name: str, args: str, parents: list[UUID]) -> JobRow:
+    row = (SYSTEM_QUEUE, JOIN_TYPE, args, None, None, 0, False, None, None, None, parents)
+    return JobRow(id, flow_id, Kind.JOIN, name, *row)
 
 
 def outside(fragment: Flow, name: str) -> Node[Any]:
@@ -122,7 +193,10 @@ def compile_growth(
     growth = Growth(flow_id, compiled.plan, stand_ins, unnamed, spawner=spawner and spawner[0])
     _attach(growth, compiled.flow_id, prefix)
     own = [row.id for row in growth.plan.jobs if row.flow_id == flow_id and row.id != compiled.flow_id]
-    _close(growth, compiled.flow_id, [id for id in own if id not in apart and spawner is not None], mint)
+    growth.tied = [id for id in own if id not in apart and spawner is not None]
+    if growth.tied:
+        add_join(growth, Condition.FINISHED, compiled.flow_id)
+        add_join(growth, Condition.SUCCEEDED, mint(1)[0])
     growth.loose = own if spawner is None else [id for id in own if id in apart]
     return growth
 
@@ -162,20 +236,3 @@ def _attach(growth: Growth, end: UUID, prefix: str) -> None:
     plan.free = [row for row in plan.jobs if row.id in free]
     plan.edges = [edge for edge in plan.edges if edge[1] != end]
     plan.blocked = [row for row in plan.blocked if row[0] != end]
-
-
-def _close(growth: Growth, end: UUID, tied: list[UUID], mint: Callable[[int], tuple[UUID, Iterable[UUID]]]) -> None:
-    """The two joins that the spawner's children wait for instead of it."""
-    if not tied:
-        return
-    growth.finished = end
-    growth.succeeded = mint(1)[0]
-    for id, condition, name in (
-        (growth.finished, Condition.FINISHED, "finished"),
-        (growth.succeeded, Condition.SUCCEEDED, "succeeded"),
-    ):
-        shown = f"(spawned: {name})"
-        row = (SYSTEM_QUEUE, JOIN_TYPE, "{}", None, None, 0, False, None, None, None, tied)
-        growth.plan.jobs.append(JobRow(id, growth.flow_id, Kind.JOIN, shown, *row))
-        growth.plan.edges += [(node, id, condition) for node in tied]
-        growth.plan.blocked.append((id, len(tied), len(tied)))

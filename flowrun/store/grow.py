@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from uuid import UUID
 
+from flowrun import codec, mint
 from flowrun.core.cascade import Ended
-from flowrun.core.growth import Expansion, Growth
+from flowrun.core.growth import Asks, Expansion, Growth, Way, add_join, bound, look_at_both
 from flowrun.core.plan import EdgeRow, JobRow, Plan
-from flowrun.core.states import Outcome
+from flowrun.core.states import Condition, Kind, Outcome
 from flowrun.errors import InvalidFlow, NotFound
 from flowrun.store import insert, stop
 from flowrun.store.finish import Settled, cancel, follow
@@ -43,26 +44,97 @@ async def grow(
     if late := after_end.keys() & real.values():
         names = ", ".join(repr(after_end[id]) for id in late)
         raise InvalidFlow(f"{names} runs when the flow has ended: nothing can be added after that")
-    plan.edges = [(real.get(parent, parent), child, condition) for parent, child, condition in plan.edges]
-    plan.tests = [(real.get(parent, parent), child, number, test) for parent, child, number, test in plan.tests]
+    ways = await _ways(connection, sql, growth, real)
+    await _tie(connection, sql, growth, real, ways)
     plan.jobs = [
         row if row.parents is None else row._replace(parents=[real.get(id, id) for id in row.parents])
         for row in plan.jobs
     ]
     free = {row.id for row in plan.free}
     plan.free = [row for row in plan.jobs if row.id in free]
-    ended = await _pin(connection, sql, {id for id in real.values() if id not in ending})
-    if growth.succeeded is not None:
-        await connection.execute(sql["move_edges"], growth.spawner, growth.succeeded, growth.finished)
+    held = {*real.values(), *(join for way in ways.values() for join in way.joins.values())}
+    ended = await _pin(connection, sql, {id for id in held if id not in ending})
     await insert.insert_nodes(connection, sql, plan, root)
-    if growth.succeeded is not None:
-        await connection.execute(sql["wait_too"], growth.spawner, growth.succeeded)
-    await stop.hold_open(connection, sql, [*growth.loose, *([growth.finished] if growth.finished else ())])
+    joins = [row.id for row in plan.jobs if row.kind == Kind.JOIN]
+    await stop.hold_open(connection, sql, [*growth.loose, *joins])
     new = frozenset(row.id for row in plan.jobs)
     await follow(connection, sql, ended, settled, only=new)
     await _release(connection, sql, plan.free, settled)
     await _stop_if_cancelled(connection, sql, [growth.flow_id, root], list(new), settled)
     return {row.id: row.name for row in plan.jobs if row.name is not None}
+
+
+async def _ways(connection: Connection, sql: Statements, growth: Growth, real: Mapping[UUID, UUID]) -> dict[UUID, Way]:
+    """Of the stored nodes that new ones wait for, those that have spawned: the new ones wait for that too.
+
+    Raises InvalidFlow where a node would wait for what waits for it.
+    """
+    others = {id for id in real.values() if id != growth.spawner}
+    if not others:
+        return {}
+    ways: dict[UUID, dict[int, UUID]] = {}
+    for id, condition, join in await connection.fetch(sql["spawned_joins"], list(others)):
+        ways.setdefault(id, {})[condition] = join
+    if growth.spawner is None or not growth.tied:
+        return {id: Way(id, joins) for id, joins in ways.items()}
+    asked = others | {join for joins in ways.values() for join in joins.values()}
+    behind = {row[0] for row in await connection.fetch(sql["behind"], growth.spawner, list(asked))}
+    tied = bound(growth)
+    for stand_in, name in growth.outside.items():
+        if real[stand_in] in behind and stand_in in tied:
+            raise InvalidFlow(
+                f"a spawned node waits for {name!r}, which waits for what is spawned here: name another node, "
+                "or spawn it with detached=True"
+            )
+    # Spawned by what another has spawned, which waits for this: it can wait for that other alone.
+    return {id: Way(id, joins) for id, joins in ways.items() if not behind.intersection(joins.values())}
+
+
+async def _tie(
+    connection: Connection, sql: Statements, growth: Growth, real: Mapping[UUID, UUID], ways: Mapping[UUID, Way]
+) -> None:
+    """Let edges lead from stored nodes: where these have spawned, from the joins that stand for them."""
+    plan, tests = growth.plan, growth.plan.tests
+    if growth.way is not None:
+        await _move(connection, sql, growth, growth.way)
+
+    def parent(stand_in: UUID, condition: int) -> UUID:
+        id = real.get(stand_in, stand_in)
+        return ways[id].parent(condition) if id in ways else id
+
+    plan.edges = [(parent(id, condition), child, condition) for id, child, condition in plan.edges]
+    plan.tests = []
+    for id, child, number, text in tests:
+        asks = Asks(real.get(id, id), child, number, codec.load(text))
+        way = ways.get(asks.parent)
+        if way is not None and "op" in asks.test:
+            asks = look_at_both(growth, asks, way, mint.job_id(), codec.dump)
+        elif way is not None:
+            asks = asks._replace(parent=way.parent(asks.test["on"]))
+        test = dict(asks.test)
+        if "rivals" in test:
+            test["rivals"] = [str(real.get(UUID(rival), rival)) for rival in test["rivals"]]
+        plan.tests.append((*asks[:3], codec.dump(test)))
+
+
+async def _move(connection: Connection, sql: Statements, growth: Growth, way: Way) -> None:
+    """What waits for the spawner waits for the joins instead."""
+    asked = await connection.fetch(sql["tests_of"], way.job)
+    if any(condition == Condition.SUCCEEDED_OR_CANCELLED for _, _, condition, _ in asked):
+        add_join(growth, Condition.SUCCEEDED_OR_CANCELLED, mint.job_id())
+    tests = [Asks(way.job, child, number, codec.load(test)) for child, number, _, test in asked if test is not None]
+    if tests:
+        edges = [look_at_both(growth, asks, way, mint.job_id(), codec.dump) for asks in tests]
+        columns = zip(*((edge.child, edge.number, edge.parent, codec.dump(edge.test)) for edge in edges), strict=True)
+        await connection.execute(sql["part_edges"], way.job, *map(list, columns))
+    joins = growth.joins
+    await connection.execute(
+        sql["move_edges"],
+        way.job,
+        joins[Condition.SUCCEEDED],
+        joins[Condition.FINISHED],
+        joins.get(Condition.SUCCEEDED_OR_CANCELLED),
+    )
 
 
 async def expand(connection: Connection, sql: Statements, expansion: Expansion, settled: Settled) -> None:

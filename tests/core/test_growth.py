@@ -56,7 +56,7 @@ def test_what_is_spawned_comes_after_its_spawner_and_before_its_children() -> No
         ("in/a", "(spawned: succeeded)", 0),
         ("in/b", "(spawned: succeeded)", 0),
     }
-    assert (new["(spawned: finished)"], new["(spawned: succeeded)"]) == (growth.finished, growth.succeeded)
+    assert growth.joins == {2: new["(spawned: finished)"], 0: new["(spawned: succeeded)"]}
     assert {row.flow_id for row in growth.plan.jobs} == {STORED}
     assert not growth.plan.free
     assert not growth.plan.flows
@@ -90,7 +90,7 @@ def test_detached_nodes_are_tied_to_nothing() -> None:
     free = fragment.add(JobSpec("free"))
     growth, new, edges = grown(fragment, free)
     assert edges == {("in/me", "in/free", 0)}
-    assert (growth.finished, growth.succeeded, growth.loose) == (None, None, [new["in/free"]])
+    assert (growth.joins, growth.loose) == ({}, [new["in/free"]])
 
 
 def test_nodes_from_outside_are_loose() -> None:

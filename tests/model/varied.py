@@ -146,11 +146,10 @@ def _steps(steps: list[Step], prefix: str, entered: bool, above: set[str], life:
         edges = [*step.after, *step.either, *([Edge(step.over)] if step.kind == "map" else [])]
         # What comes after others of its flow looks at those alone, unless one that is skipped could release it.
         runs = entered or (bool(edges) and all(edge.condition != "finished" for edge in edges))
-        runs &= all(_satisfied(edge, steps, prefix, life, False) for edge in step.after)
-        choice = len(step.either) > 1
-        runs &= not step.either or any(_satisfied(edge, steps, prefix, life, choice) for edge in step.either)
+        runs &= all(_satisfied(edge, steps, prefix, life) for edge in step.after)
+        runs &= not step.either or any(_satisfied(edge, steps, prefix, life) for edge in step.either)
         if step.kind == "map":
-            runs &= _satisfied(Edge(step.over), steps, prefix, life, False)
+            runs &= _satisfied(Edge(step.over), steps, prefix, life)
         state = _step(step, steps, name, runs, before, life)
         guilty |= state == FAILED and not step.optional
         guilty |= any(
@@ -195,8 +194,7 @@ def _step(step: Step, steps: list[Step], name: str, runs: bool, before: set[str]
     return state
 
 
-def _satisfied(edge: Edge, steps: list[Step], prefix: str, life: Life, choice: bool) -> bool:
-    """``choice``: of a join, whose tests look at the job alone."""
+def _satisfied(edge: Edge, steps: list[Step], prefix: str, life: Life) -> bool:
     step = steps[edge.index]
     name = prefix + step.name
     state = life.states[name]
@@ -211,7 +209,7 @@ def _satisfied(edge: Edge, steps: list[Step], prefix: str, life: Life, choice: b
         passed = isinstance(edge.value, int) and step.value > edge.value
     else:
         passed = edge.value == ("no" if step.do == "default" else step.answer)
-    return state == SUCCEEDED and passed and (spawned or choice)
+    return state == SUCCEEDED and passed and spawned
 
 
 def _well(state: str, optional: bool) -> bool:
