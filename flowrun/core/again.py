@@ -32,6 +32,18 @@ class Stored(NamedTuple, Generic[Id]):
     """Its counters, while it waits."""
     closes: Id | None = None
     """What its flow's end is: the job that waits for all of the flow."""
+    lost: bool = False
+    """It was asked to stop because it lost a race, and has not ended. (Of a flow, this is said of its end.)"""
+    stopping: bool = False
+    """It was asked to stop for another reason, and has not ended."""
+    undoes: bool = False
+    """It is a compensation."""
+    ran: bool = False
+    """It has had an attempt."""
+
+
+_TRIED = (None, Outcome.SUCCEEDED, Outcome.FAILED)
+"""Outcomes of compensations that are on their way, once the verdict is that the flow is undone, or have run."""
 
 
 @dataclass(slots=True)
@@ -47,11 +59,45 @@ class Again(Generic[Id]):
     """Those that are skipped again."""
 
 
-def failed(jobs: Mapping[Id, Stored[Id]]) -> set[Id]:
-    """The jobs that a retry of the flow runs again."""
-    return {
-        id for id, job in jobs.items() if job.spoils and job.kind in (Kind.HANDLER, Kind.GATE, Kind.SLEEP, Kind.MAP)
-    }
+def failed(jobs: Mapping[Id, Stored[Id]], flow: Id) -> set[Id]:
+    """The jobs that a retry of ``flow`` runs again: those that keep it from succeeding.
+
+    Not what is optional, nor what lost a race; nor what is in a flow inside that is so.
+    """
+    matters: dict[Id | None, bool] = {flow: True}
+
+    def matter(inside: Id | None) -> bool:
+        if inside not in matters:
+            end = None if inside is None else jobs.get(inside)
+            counts = end is not None and (not end.optional and not end.lost if end.outcome is None else end.spoils)
+            matters[inside] = counts and end is not None and matter(end.flow_id)
+        return matters[inside]
+
+    own = (Kind.HANDLER, Kind.GATE, Kind.SLEEP, Kind.MAP)
+    return {id for id, job in jobs.items() if job.spoils and job.kind in own and matter(job.flow_id)}
+
+
+def being_undone(jobs: Mapping[Id, Stored[Id]]) -> bool:
+    """Whether compensations run, or have run: what they undo cannot be taken up again."""
+    if not any(job.kind is Kind.VERDICT and job.outcome is Outcome.FAILED for job in jobs.values()):
+        return False
+    return any(job.undoes and (job.outcome in _TRIED or job.ran) for job in jobs.values())
+
+
+def not_undoing(jobs: Mapping[Id, Stored[Id]]) -> set[Id]:
+    """The compensations that a cancellation left out: if the flow goes on, they may be needed again."""
+    return {id for id, job in jobs.items() if job.undoes and job.outcome is Outcome.CANCELLED and not job.ran}
+
+
+def around(jobs: Mapping[Id, Stored[Id]], inside: Iterable[Id]) -> set[Id]:
+    """The flows that some jobs are in, by the ids of their ends."""
+    flows: set[Id] = set()
+    for id in inside:
+        above = jobs[id].flow_id
+        while above is not None and above not in flows:
+            flows.add(above)
+            above = jobs[above].flow_id if above in jobs else None
+    return flows
 
 
 def undo(jobs: Mapping[Id, Stored[Id]], edges: Sequence[Edge[Id]], first: Collection[Id]) -> set[Id]:

@@ -91,6 +91,8 @@ class Ending(NamedTuple):
     """What else its settle does: an Outbox, an Expansion, or a gate that is Parked (see core.growth)."""
     flow_id: UUID | None = None
     """The flow that ``more`` changes."""
+    interrupted: bool = False
+    """Its handler was asked to stop, and ended so. It comes back where nobody wants that any more."""
 
 
 def handed_back(job: Claimed) -> Ending:

@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
 from flowrun import codec, mint
-from flowrun.core.again import Again, Stored, again, failed, undo
+from flowrun.core.again import Again, Stored, again, around, being_undone, failed, not_undoing, undo
 from flowrun.core.callback import Calls, nothing
-from flowrun.core.cascade import Counters, Edge, Ended
+from flowrun.core.cascade import Counters, Edge
 from flowrun.core.growth import Growth
 from flowrun.core.states import Condition, Kind, Outcome
 from flowrun.errors import InvalidArguments, NotFound, NotPossible
@@ -48,32 +48,23 @@ async def cancel_job(
         if found is None:
             raise NotFound(f"no job or flow {id} is stored")
         kind, _, ended, _ = found
-        if kind == Kind.END and not ended:
-            # An end that is just being settled is waited for: then it is too late.
-            ended = (await stop.find(connection, sql, [id], withdraw=False)).ended
         if ended:
             return "too late"
-        ends: dict[UUID, Ended] = {}
-        if kind == Kind.END and not compensate:
-            undoing = [row[0] for row in await connection.fetch(sql["compensations"], id)]
-            ends = await cancel(connection, sql, undoing, settled, reason="not to be compensated", harmless=True)
         if root is not None and kind != Kind.END:
             await _hold_parents(connection, sql, root, [id])
-        ends |= await cancel(connection, sql, [id], settled, reason=by.reason, actor=by.actor)
+        before = len(settled.interrupt)
+        ends = await cancel(connection, sql, [id], settled, reason=by.reason, actor=by.actor)
+        met = bool(ends) or len(settled.interrupt) > before
+        if kind == Kind.END and not compensate and (met or await connection.fetchval(sql["is_spoiled"], id)):
+            undoing = [row[0] for row in await connection.fetch(sql["compensations"], id)]
+            ends |= await cancel(connection, sql, undoing, settled, reason="not to be compensated", harmless=True)
+        asked = len(settled.interrupt) > before
+        if not (ends or asked):
+            # All of it has ended, and decides how the flow ends, which is about to.
+            return "too late"
         await follow(connection, sql, ends, settled)
-        if kind == Kind.END:
-            await _ask_again(connection, sql, id, settled)
         await note(connection, sql, root, id, "cancel", by)
-    return "requested" if settled.interrupt else "cancelled"
-
-
-async def _ask_again(connection: Connection, sql: Statements, flow: UUID, settled: Settled) -> None:
-    """An end (or verdict) that is about to say how the flow went says it again, knowing that it was cancelled."""
-    closing = [flow, *(row[0] for row in await connection.fetch(sql["verdict_of"], flow))]
-    leased = {row[1] for row in await connection.fetch(sql["touch_leases"], closing)}
-    late = [row[0] for row in await connection.fetch(sql["unfinished"], list(leased))]
-    await connection.execute(sql["recall"], late)
-    settled.read(await connection.fetch(sql["release_again"], late))
+    return "requested" if asked else "cancelled"
 
 
 async def signal(
@@ -120,17 +111,23 @@ async def add(connection: Connection, sql: Statements, growth: Growth, by: By, s
 async def retry(
     connection: Connection, sql: Statements, flow: UUID, args: Mapping[UUID, Edit], by: By, settled: Settled
 ) -> int:
-    """Run the failed jobs of a flow again, and what was skipped because of them; how many failed jobs there were."""
+    """Run the failed jobs of a flow again, and what was skipped because of them; how many jobs run again.
+
+    A cancellation is over with it: what was asked to stop and has not stopped yet runs again when it has.
+    """
     async with connection.transaction(isolation="read_committed"):
         root = await _lock_flow(connection, sql, flow)
         graph = await _load(connection, sql, root)
         inside = graph.jobs if flow == root else _below(graph, flow)
-        first = failed(inside)
-        if not first:
+        first = failed(inside, flow)
+        stopping = {id for id, job in inside.items() if job.stopping and job.kind is not Kind.END}
+        if not first and not stopping and graph.jobs[flow].outcome in (Outcome.FAILED, Outcome.CANCELLED):
+            first = {flow}  # nothing that is in it says so: it is asked once more how it went
+        if not first and not stopping:
             return 0
-        await _run_again(connection, sql, graph, first, settled, args)
+        stopping = await _run_again(connection, sql, graph, first, settled, args, stopping=stopping)
         await note(connection, sql, root, None if flow == root else flow, "retry", by)
-    return len(first)
+    return len(first - {flow}) + len(stopping)
 
 
 async def retry_job(
@@ -283,13 +280,25 @@ async def _run_again(
     settled: Settled,
     args: Mapping[UUID, Edit],
     held: AbstractSet[UUID] = frozenset(),
-) -> None:
-    """Undo ``first`` and what hangs on it, and let it run again, but for what is ``held``."""
-    if any(row["compensates"] and row["outcome"] in (1, 2) for row in graph.rows.values()):
-        raise NotPossible("what the flow did was compensated: dispatch it again instead")
+    stopping: AbstractSet[UUID] = frozenset(),
+) -> set[UUID]:
+    """Undo ``first`` and what hangs on it, and let it run again, but for what is ``held``.
+
+    The flows around are not cancelled any more, nor are those of ``stopping`` that have not stopped: which these are.
+    Raises NotPossible where the flow is being undone, or was.
+    """
     # What has not ended is held where it stands; then all is read once more, and stays as it is read.
     await stop.find(connection, sql, [id for id, job in graph.jobs.items() if job.outcome is None], withdraw=False)
     graph = await _load(connection, sql, graph.root)
+    if not all(graph.jobs[id].undoes for id in first) or stopping:
+        if being_undone(graph.jobs):
+            raise NotPossible(
+                "what the flow did was compensated, or is being undone: dispatch it again instead (a compensation that "
+                "failed can be retried, or resolved, by its name)"
+            )
+        first = first | not_undoing(graph.jobs)
+    stopping = {id for id in stopping if graph.jobs[id].stopping}
+    await connection.execute(sql["go_on"], [*around(graph.jobs, first | stopping), *stopping])
     undone = undo(graph.jobs, graph.edges, first)
     closed = [(id, graph.jobs[id].closes) for id in undone if _waited_for(graph, id)]
     await connection.execute(sql["close_after"], [id for id, _ in closed], [end for _, end in closed])
@@ -302,6 +311,7 @@ async def _run_again(
     for id, edit in args.items():
         await edits.edit(connection, sql, [id], edit)
     await _write(connection, sql, plan, settled)
+    return stopping
 
 
 async def _write(connection: Connection, sql: Statements, plan: Again[UUID], settled: Settled) -> None:
@@ -370,6 +380,10 @@ async def _load(connection: Connection, sql: Statements, root: UUID) -> _Graph:
             row["need"],
             waiting,
             row["closes"],
+            row["harmless"] is True,
+            row["harmless"] is False,
+            row["compensates"],
+            bool(row["attempt"]),
         )
     graph.edges = await _edges(connection, sql, graph)
     return graph

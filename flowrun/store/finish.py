@@ -110,14 +110,18 @@ async def cancel(
     actor: str | None = None,
     harmless: bool = False,
 ) -> dict[UUID, Ended]:
-    """Cancel what waits, ask what runs to stop; those that ended by it, for :func:`follow`."""
+    """Cancel what waits, ask what runs to stop; those that ended by it, for :func:`follow`.
+
+    ``harmless``: what contains ``ids`` can succeed all the same. A flow among them is cancelled by what is in it.
+    """
+    named = set(ids)
     stopped = await stop.stop(connection, sql, ids, reason=reason, actor=actor, harmless=harmless)
     settled.interrupt.extend(stopped.running)
     return await write(
         connection,
         sql,
         [
-            Final(id, Outcome.CANCELLED, attempt, error=stop.words(reason, actor), harmless=harmless)
+            Final(id, Outcome.CANCELLED, attempt, error=stop.words(reason, actor), harmless=harmless and id in named)
             for id, attempt in stopped.withdrawn.items()
         ],
         settled,
@@ -134,23 +138,32 @@ async def come_back(
     if not jobs:
         return []
     # Not the end of a flow that is being cancelled: it has to find out what became of the flow.
-    finals = await stopped_instead(connection, sql, [(id, used) for id, used, _ in jobs], flows=False)
-    gone = {final.id for final in finals}
-    left = [job for job in jobs if job[0] not in gone]
+    asked = {one.id: one for one in await stop_requests(connection, sql, [job[0] for job in jobs]) if not one.is_flow}
+    left = [job for job in jobs if job[0] not in asked]
     if left:
         settled.read(await connection.fetch(sql["again"], *map(list, zip(*left, strict=True))))
-    return finals
+    return [asked[id].final(used) for id, used, _ in jobs if id in asked]
 
 
-async def stopped_instead(
-    connection: Connection, sql: Statements, jobs: Sequence[tuple[UUID, int]], *, flows: bool = True
-) -> list[Final]:
-    """Of jobs (id, attempt), those that were asked to stop, as cancelled; ``flows``: also the ends of flows."""
-    attempts = dict(jobs)
+class StopRequest(NamedTuple):
+    """A job, or a flow, that was asked to stop."""
+
+    id: UUID
+    words: str | None
+    """Why, as it is kept with the outcome."""
+    harmless: bool
+    is_flow: bool
+
+    def final(self, attempt: int) -> Final:
+        """The job as cancelled by it."""
+        return Final(self.id, Outcome.CANCELLED, attempt, error=self.words, harmless=self.harmless)
+
+
+async def stop_requests(connection: Connection, sql: Statements, ids: Sequence[UUID]) -> list[StopRequest]:
+    """Which of some jobs, and ends of flows, were asked to stop."""
     return [
-        Final(id, Outcome.CANCELLED, attempts[id], error=stop.words(reason, actor), harmless=harmless)
-        for id, reason, actor, harmless, is_flow in await connection.fetch(sql["cancel_requests"], list(attempts))
-        if flows or not is_flow
+        StopRequest(id, stop.words(reason, actor), harmless, is_flow)
+        for id, reason, actor, harmless, is_flow in await connection.fetch(sql["cancel_requests"], ids)
     ]
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from flowrun.core.attempt import Ending
 from flowrun.core.growth import Parked
 from flowrun.core.states import Outcome
-from flowrun.store.finish import Final, Settled, finish, stopped_instead
+from flowrun.store.finish import Final, Settled, finish, stop_requests
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
 
@@ -20,9 +20,9 @@ async def park(connection: Connection, sql: Statements, ending: Ending, gate: Pa
 
     It has left its lease. Its flow is locked, so no signal passes by.
     """
-    stopped = await stopped_instead(connection, sql, [(ending.id, ending.attempt)])
+    stopped = await stop_requests(connection, sql, [ending.id])
     if stopped:
-        return stopped
+        return [stopped[0].final(ending.attempt)]
     note, value, root = await connection.fetchrow(sql["park"], ending.id, ending.flow_id, gate.signal, gate.timeout)
     if note == "signalled":
         result = value if gate.taken is None else gate.taken(root, value)

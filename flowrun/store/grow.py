@@ -56,7 +56,8 @@ async def grow(
     ended = await _pin(connection, sql, {id for id in held if id not in ending})
     await insert.insert_nodes(connection, sql, plan, root)
     joins = [row.id for row in plan.jobs if row.kind == Kind.JOIN]
-    await stop.hold_open(connection, sql, [*growth.loose, *joins])
+    if not await stop.hold_open(connection, sql, [*growth.loose, *joins]):
+        raise InvalidFlow(f"all nodes of flow {growth.flow_id} have ended, and it ends: nothing can be added to it")
     new = frozenset(row.id for row in plan.jobs)
     await follow(connection, sql, ended, settled, only=new)
     await _release(connection, sql, plan.free, settled)

@@ -19,7 +19,7 @@ from flowrun.core.states import Outcome
 from flowrun.store import claim, gates, grow, insert
 from flowrun.store.callbacks import call_back
 from flowrun.store.callers import AsyncpgCaller
-from flowrun.store.finish import Final, Settled, come_back, follow, stopped_instead, write
+from flowrun.store.finish import Final, Settled, come_back, follow, stop_requests, write
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
 
@@ -151,8 +151,9 @@ async def settle_in(
     mine = [ending for ending in endings if ending.id in started]
     settled = Settled()
     await _keep_attempts(connection, sql, mine, worker, started)
-    finals = await _unfinished(connection, sql, mine, settled)
-    finals += await _finals(connection, sql, mine, started)
+    finals = await _finals(connection, sql, mine, started)
+    over = {final.id for final in finals}
+    finals += await _unfinished(connection, sql, [e for e in mine if e.id not in over], settled)
     ended = await write(connection, sql, finals, settled)
     crash.point("settle.written")
     for ending in mine:
@@ -166,11 +167,14 @@ async def settle_in(
 async def _unfinished(
     connection: Connection, sql: Statements, endings: Sequence[Ending], settled: Settled
 ) -> list[Final]:
-    """Jobs that go on: they come back, wait at a gate, or wait for their items. Those that end after all."""
+    """Jobs that go on: they come back, wait at a gate, or wait for their items. Those that end after all.
+
+    Among those that come back are handlers that were asked to stop, where a retry of the flow has taken that back.
+    """
     finals = await come_back(
         connection,
         sql,
-        [(e.id, e.attempts_used, e.delay) for e in endings if e.outcome is None and e.more is None],
+        [(e.id, e.attempts_used, e.delay) for e in endings if e.more is None],
         settled,
     )
     for ending in endings:
@@ -184,19 +188,27 @@ async def _unfinished(
 async def _finals(
     connection: Connection, sql: Statements, endings: Sequence[Ending], started: Mapping[UUID, datetime]
 ) -> list[Final]:
-    cancelled = [(ending.id, ending.attempt) for ending in endings if ending.outcome is Outcome.CANCELLED]
-    asked = {final.id: final for final in await stopped_instead(connection, sql, cancelled)} if cancelled else {}
-    return [
-        asked[e.id]._replace(started_at=started[e.id], error=_both(asked[e.id].error, e.error))
-        if e.id in asked
-        else Final(e.id, e.outcome, e.attempt, e.result, started[e.id], None, e.error)
-        for e in endings
-        if e.outcome is not None
-    ]
+    """The outcomes. What was asked to stop and did not succeed is cancelled, also where its last attempt failed; a flow
+    that was asked to is what its jobs make of it."""
+    bad = [e for e in endings if e.outcome in (Outcome.CANCELLED, Outcome.FAILED)]
+    asked = {one.id: one for one in await stop_requests(connection, sql, [e.id for e in bad])} if bad else {}
+    finals = []
+    for e in endings:
+        request = asked.get(e.id)
+        if e.outcome is None or (e.interrupted and request is None):
+            continue
+        final = Final(e.id, e.outcome, e.attempt, e.result, started[e.id], None, e.error)
+        if request is not None and not request.is_flow:
+            final = final._replace(outcome=Outcome.CANCELLED, error=request.words, harmless=request.harmless)
+        elif request is not None:
+            both = _both(request.words, e.error) if e.outcome is Outcome.CANCELLED else e.error
+            final = final._replace(error=both, harmless=request.harmless)
+        finals.append(final)
+    return finals
 
 
 def _both(asked: str | None, own: str | None) -> str | None:
-    """Why it was asked to stop, and what the job itself has to tell: the end of a flow knows what was compensated."""
+    """Why it was asked to stop, and what the end of a flow has to tell: how its compensations went."""
     if asked is None or own is None:
         return asked or own
     return codec.dump(codec.load(asked) | codec.load(own))

@@ -39,16 +39,19 @@ async def stop(
 ) -> Stopped:
     """Withdraw jobs that wait; ask those that run to stop. An id of a flow stands for all that is in it.
 
-    The end of each flow concerned waits for what goes on: for those that run, and those that are not stopped with it.
+    Nothing is asked of what has ended, nor of a flow in which nothing could be stopped. ``harmless`` is meant of
+    ``ids``, not of what is in them: that says how they went. The end of each flow concerned waits for what goes on: for
+    those that run, and those that are not stopped with it.
     """
-    singles, inside = await _expand(connection, sql, ids)
-    flows = {row[2] for row in inside}
-    if flows:
-        await connection.execute(sql["request_cancel"], [id for id in ids if id in flows], reason, actor, harmless)
-    targets = [*singles, *(id for id, kind, _, _, stays, _, ended in inside if _stops(kind, stays, ended))]
-    stopped = await find(connection, sql, targets)
-    if stopped.running:
-        await connection.execute(sql["request_cancel"], stopped.running, reason, actor, harmless)
+    flows = await _expand(connection, sql, ids)
+    inside = [row for rows in flows.values() for row in rows]
+    targets = [id for id, kind, _, _, stays, _, ended in inside if _stops(kind, stays, ended)]
+    stopped = await find(connection, sql, [*(id for id in ids if id not in flows), *targets])
+    met = stopped.withdrawn.keys() | set(stopped.running)
+    # A flow none of whose jobs is stopped is not cancelled: it is about to end as they did.
+    named = {id for id in ids if (id in met if id not in flows else any(row[0] in met for row in flows[id]))}
+    await _ask(connection, sql, named - stopped.withdrawn.keys(), reason, actor, harmless)
+    await _ask(connection, sql, set(stopped.running) - named, reason, actor, False)
     others = {id for id, kind, _, _, _, after, ended in inside if ended is None and not after and kind != Kind.VERDICT}
     # Pinned first: one that is just ending has read its edges already, and would not count one more.
     going_on = await find(connection, sql, others - stopped.withdrawn.keys() - set(stopped.running), withdraw=False)
@@ -79,11 +82,16 @@ async def find(connection: Connection, sql: Statements, ids: Iterable[UUID], *, 
     raise DatabaseError(f"{len(left)} job(s) could not be held, {min(left)} among them: they keep moving; try again")
 
 
-async def hold_open(connection: Connection, sql: Statements, ids: Iterable[UUID]) -> None:
-    """Let the ends of their flows wait for these jobs, whatever is decided about those behind them."""
+async def hold_open(connection: Connection, sql: Statements, ids: Iterable[UUID]) -> bool:
+    """Let the ends of their flows wait for these jobs, whatever is decided about those behind them.
+
+    Whether all these ends do: one that waits for nothing any more is left alone.
+    """
     rows = await connection.fetch(sql["closings"], list(ids))
-    if rows:
-        await connection.execute(sql["hold_open"], [row[0] for row in rows], [row[1] for row in rows])
+    if not rows:
+        return True
+    held = await connection.fetch(sql["hold_open"], [row[0] for row in rows], [row[1] for row in rows])
+    return {row[1] for row in rows} <= {row[0] for row in held}
 
 
 def words(reason: str | None, actor: str | None) -> str | None:
@@ -93,11 +101,18 @@ def words(reason: str | None, actor: str | None) -> str | None:
     return codec.dump({"message": message}) if message else None
 
 
-async def _expand(connection: Connection, sql: Statements, ids: Sequence[UUID]) -> tuple[list[UUID], list[Any]]:
-    """Single jobs, and the rows of all that is in the flows among ``ids``."""
+async def _ask(
+    connection: Connection, sql: Statements, ids: Iterable[UUID], reason: str | None, actor: str | None, harmless: bool
+) -> None:
+    asked = list(ids)
+    if asked:
+        await connection.execute(sql["request_cancel"], asked, reason, actor, harmless)
+
+
+async def _expand(connection: Connection, sql: Statements, ids: Sequence[UUID]) -> dict[UUID, list[Any]]:
+    """By id of a flow among ``ids``: the rows of all that is in it."""
     flows = [row[0] for row in await connection.fetch(sql["ends"], ids)]
-    inside = [row for flow in flows for row in await connection.fetch(sql["inside_flow"], flow)]
-    return [id for id in ids if id not in set(flows)], inside
+    return {flow: await connection.fetch(sql["inside_flow"], flow) for flow in flows}
 
 
 def _stops(kind: int, stays: bool, outcome: int | None) -> bool:

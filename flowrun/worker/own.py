@@ -28,7 +28,8 @@ class Known:
     """What they need to know of the rest."""
 
     verdicts: Mapping[UUID, int] = field(default_factory=dict)
-    """By flow: the worst outcome of its jobs, where one did not succeed."""
+    """By flow: the worst outcome of its jobs, where one did not succeed; SUCCEEDED where all did although somebody
+    cancelled it."""
     outcomes: Mapping[UUID, tuple[int, bool]] = field(default_factory=dict)
     """Of the items of maps: outcome, and whether their failure counts for nothing."""
     compensated: Mapping[UUID, str] = field(default_factory=dict)
@@ -46,7 +47,7 @@ def do(job: Claimed, known: Known, sealing: Sealing = PLAIN) -> Attempted:
         case Kind.END:
             return _end(job, known)
         case Kind.VERDICT:
-            bad = job.flow_id is not None and job.flow_id in known.verdicts
+            bad = job.flow_id is not None and known.verdicts.get(job.flow_id) in _BAD
             return _failed(job) if bad else Success(job.id, job.lease, job.attempt, None)
         case Kind.GATE:
             return _gate(job)
@@ -63,13 +64,15 @@ def is_expanded(job: Claimed) -> bool:
 
 def _end(job: Claimed, known: Known) -> Attempted:
     worst = known.verdicts.get(job.id)
-    if worst is not None:
+    if worst in _BAD:
         detail = known.compensated.get(job.id)
         error = None if detail is None else codec.dump({"detail": detail})
         return Ending(job.id, job.lease, job.attempt, Outcome(worst), error=error)
-    if job.bindings is None:
-        return Success(job.id, job.lease, job.attempt, None)
-    return Success(job.id, job.lease, job.attempt, codec.dump(_arguments(job)["result"]))
+    result = None if job.bindings is None else codec.dump(_arguments(job)["result"])
+    if worst is None:
+        return Success(job.id, job.lease, job.attempt, result)
+    # The clear way of settling, which takes away that it was asked to stop.
+    return Ending(job.id, job.lease, job.attempt, Outcome.SUCCEEDED, result=result)
 
 
 def _gate(job: Claimed) -> Attempted:

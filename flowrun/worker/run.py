@@ -295,7 +295,7 @@ def _over(job: Claimed) -> Ending:
 
 def _stopped(job: Claimed) -> Ending:
     job.over = True
-    return Ending(job.id, job.lease, job.attempt, Outcome.CANCELLED)
+    return Ending(job.id, job.lease, job.attempt, Outcome.CANCELLED, attempts_used=job.attempt - 1, interrupted=True)
 
 
 def _around(middleware: Sequence[Callable[..., Any]], context: Job, call: Callable[[], Any]) -> Callable[[], Any]:

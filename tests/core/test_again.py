@@ -16,7 +16,7 @@ def job(outcome: Outcome | None = None, kind: Kind = Kind.HANDLER, **more: objec
 
 
 def run(jobs: dict[str, Stored[str]], edges: list[Edge[str]], *first: str, held: tuple[str, ...] = ()) -> Again[str]:
-    return again(jobs, edges, undo(jobs, edges, first or failed(jobs)), held)
+    return again(jobs, edges, undo(jobs, edges, first or failed(jobs, "f")), held)
 
 
 def test_what_failed_and_what_it_skipped() -> None:
@@ -32,7 +32,7 @@ def test_what_failed_and_what_it_skipped() -> None:
 
 def test_optional_failures_and_losers_of_races_stay() -> None:
     jobs = {"a": job(BAD, spoils=False), "b": job(OFF, spoils=False), "c": job(OFF)}
-    assert failed(jobs) == {"c"}
+    assert failed(jobs, "f") == {"c"}
 
 
 def test_a_skip_for_another_reason_is_decided_again_at_once() -> None:

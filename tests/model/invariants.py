@@ -320,26 +320,28 @@ async def _flow_states(connection: asyncpg.Connection[Any]) -> list[str]:
         from flowrun.jobs j join flowrun.finished f on f.id = j.id
         """
     )
-    outermost = {row[0] for row in await connection.fetch("select root_id from flowrun.flows")}
+    roots = dict(await connection.fetch("select id, root_id from flowrun.flows"))
+    outermost = set(roots.values())
     members: dict[Any, list[Any]] = defaultdict(list)
     problems = []
     for row in rows:
-        spoils = row["flow_id"] if row["outcome"] == 3 or (row["outcome"] == 2 and not row["optional"]) else None
-        harmless = row["callback"] or (row["outcome"] == 3 and (row["compensates"] or row["why"] in HARMLESS))
-        if row["spoils"] != (None if harmless else spoils):
-            problems.append(f"I16 spoils: job {row['id']} spoils {row['spoils']}, not {spoils}")
         # A compensation is the outermost flow's affair: it runs, or not, when the inner flow has long ended.
-        after = row["callback"] or (row["compensates"] and row["flow_id"] not in outermost)
-        if row["kind"] not in (2, 6) and not after and not harmless:
-            members[row["flow_id"]].append(row)
+        home = roots.get(row["flow_id"]) if row["compensates"] else row["flow_id"]
+        spoils = home if row["outcome"] == 3 or (row["outcome"] == 2 and not row["optional"]) else None
+        harmless = row["callback"] or (row["outcome"] == 3 and (row["compensates"] or row["why"] in HARMLESS))
+        # What is in a flow that lost a race says how that one went.
+        inside = row["why"] in HARMLESS and home not in outermost
+        if row["spoils"] != (None if harmless else spoils) and not (inside and row["spoils"] == spoils):
+            problems.append(f"I16 spoils: job {row['id']} spoils {row['spoils']}, not {None if harmless else spoils}")
+        if row["kind"] not in (2, 6) and not row["callback"] and (row["spoils"] == home or not harmless):
+            members[home].append(row)
     ends = await connection.fetch(
         "select fl.id, f.outcome, fl.root_id from flowrun.flows fl join flowrun.finished f on f.id = fl.id"
     )
-    # Nothing of a flow that was cancelled need have been; and a flow that lost a race is cancelled with all in it.
+    # Nothing of a flow that was cancelled need have been.
     cancelled = {row[0] for row in await connection.fetch("select job_id from flowrun.audit where verb = 'cancel'")}
     again = "select flow_id from flowrun.audit where verb in ('retry', 'resolve', 'skip')"
     operated = {row[0] for row in await connection.fetch(again)}
-    cancelled |= {row["id"] for row in rows if row["kind"] == 1 and row["why"] in HARMLESS}
     for flow, outcome, root in ends:
         if root in operated or flow in operated:
             continue
@@ -347,8 +349,6 @@ async def _flow_states(connection: asyncpg.Connection[Any]) -> list[str]:
         right = {2} if 2 in outcomes else {3} if 3 in outcomes else {1, 4} if outcomes <= {4} else {1}
         if flow not in outermost and (outcomes <= {3, 4} or root in cancelled):
             right |= {4}  # it was never entered, and then the flow around it was cancelled
-        if flow in cancelled and 2 not in outcomes:
-            right = {3}
         if outcome not in right:
             problems.append(
                 f"I16 flow state: flow {flow} ended with outcome {outcome}, its jobs make it {sorted(right)}"

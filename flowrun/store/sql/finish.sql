@@ -4,13 +4,19 @@
 --   $8 boolean[] harmless: the flow can succeed all the same
 -- Result: id, outcome, optional of the jobs that had no outcome before; of a handler's job that failed also its type and
 -- what is to run then. A failed or cancelled job that is not optional
--- spoils its flow, unless it is a callback, which comes after it, or a compensation that was cancelled.
+-- spoils its flow, unless it is a callback, which comes after it, or a compensation that was cancelled. A compensation that
+-- failed spoils the outermost flow: it runs when the one it stands in may have ended long ago.
 -- Locks: only what it inserts; a job that another session is finishing right now is waited for, then left alone.
 with new as (
     insert into flowrun.finished (id, outcome, attempt, result, started_at, finished_at, spoils, cause, error)
     select
         u.id, u.outcome, u.attempt, u.result::jsonb, u.started_at, clock_timestamp(),
-        case when not u.harmless and not j.callback and ((u.outcome = 3 and not j.undoes) or (u.outcome = 2 and not j.optional)) then j.flow_id end,
+        case
+            when u.harmless or j.callback then null
+            when u.outcome = 3 and not j.undoes then j.flow_id
+            when u.outcome = 2 and not j.optional and not j.undoes then j.flow_id
+            when u.outcome = 2 and not j.optional then (select root_id from flowrun.flows where flows.id = j.flow_id)
+        end,
         u.cause,
         case
             when u.cause is null then u.error

@@ -2,7 +2,8 @@
 --   $1 uuid outermost flow
 -- Result: id, kind, flow_id, name, type, optional, need (null: all edges), whether it is not cancelled with its flow,
 -- whether it comes after the flow's end, whether it is a compensation, the end (or verdict) of its flow, delay,
--- outcome, attempt, whether it spoils its flow, and its counters while it waits.
+-- outcome, attempt, whether it spoils its flow, its counters while it waits, and, where it was asked to stop and has not
+-- ended, whether that does its flow no harm (null: it was not asked).
 with recursive inside (id) as (
     select $1::uuid
     union all
@@ -20,9 +21,11 @@ select
     coalesce(j.options ? 'callback', false) as callback,
     coalesce(j.options ? 'compensates', false) as compensates,
     coalesce((e.options ->> 'verdict')::uuid, e.id) as closes,
-    j.delay, f.outcome, f.attempt, f.spoils is not null as spoils, b.need as waiting_need, b.open as waiting_open
+    j.delay, f.outcome, f.attempt, f.spoils is not null as spoils, b.need as waiting_need, b.open as waiting_open,
+    c.harmless
 from here j
 left join flowrun.jobs e on e.id = j.flow_id
 left join lateral (select outcome, attempt, spoils from flowrun.finished where finished.id = j.id offset 0) f on true
 left join lateral (select need, open from flowrun.blocked where blocked.id = j.id offset 0) b on true
+left join lateral (select harmless from flowrun.cancels where cancels.id = j.id and f.outcome is null offset 0) c on true
 order by j.id

@@ -2,7 +2,8 @@
 --   $1 uuid[] parents whose result is wanted  $2 integer[] by which of the jobs (1 for the first)
 --   $3 uuid[] the jobs  $4 bigint[] their leases  $5 uuid worker
 --   $6 uuid[] flows whose outcome is wanted
--- Result: (0, parent, outcome, result, job's number) and (1, flow, worst outcome of a job that spoils it, null, null).
+-- Result: (0, parent, outcome, result, job's number) and (1, flow, worst outcome of a job that spoils it, null, null); 1
+-- (succeeded) for a flow that was cancelled when the last of its jobs were about to succeed, and did.
 -- A result counts if it was there when the job's first attempt was claimed, so that a retry sees the same input: a job
 -- behind an any_of is released before its other parents have ended.
 -- Its own statement, so that it has a snapshot in which every parent of a released child is finished.
@@ -35,11 +36,9 @@ union all
 select 1, u.id, s.outcome, null, null
 from unnest($6::uuid[]) as u (id)
 cross join lateral (
-    select min(outcome) as outcome
-    from (
-        select outcome from flowrun.finished where finished.spoils = u.id
-        union all
-        select 3 from flowrun.cancels where cancels.id = u.id
-    ) spoilt
+    select coalesce(
+        (select min(outcome) from flowrun.finished where finished.spoils = u.id),
+        (select 1 from flowrun.cancels where cancels.id = u.id)
+    ) as outcome
 ) s
 where s.outcome is not null
