@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -18,8 +18,8 @@ class Child(NamedTuple):
     flow_id: UUID | None
     parents: Sequence[UUID] | None
     """Those it waits for directly; None: they were not recorded with it."""
-    moment: datetime | None
-    """When its first attempt was claimed: what ended later has not ended, for all its attempts alike."""
+    unseen: Collection[UUID] = ()
+    """Those that had not ended when its first attempt began: they have not, for all its attempts alike."""
 
 
 class Ancestor(NamedTuple):
@@ -55,6 +55,10 @@ class Parents:
     full: Mapping[str, Ancestor]
     """By the name that is stored, which has the names of inner flows before it."""
 
+    def open(self) -> set[UUID]:
+        """Those that had not ended."""
+        return {one.id for one in self.full.values() if one.outcome is None}
+
 
 def name(child: Child, found: Mapping[UUID, Ancestor], scopes: Mapping[UUID, Scope]) -> Parents:
     """The parents of ``child``, out of the jobs ``found``; ``scopes`` are the flows that these and it are in."""
@@ -66,7 +70,7 @@ def name(child: Child, found: Mapping[UUID, Ancestor], scopes: Mapping[UUID, Sco
     written: dict[str, Ancestor] = {}
     full: dict[str, Ancestor] = {}
     for one in nearest:
-        seen = one if _in_time(one, child.moment) else Ancestor(*one[:5])
+        seen = Ancestor(*one[:5]) if one.id in child.unseen else one
         if one.id == child.flow_id:  # the end of its own flow: it is a callback
             written.setdefault(scopes[one.id].name, seen)
         else:
@@ -92,7 +96,3 @@ def _through(direct: Sequence[UUID], found: Mapping[UUID, Ancestor]) -> Iterator
 
 def _prefix(one: Ancestor, scopes: Mapping[UUID, Scope]) -> str:
     return "" if one.flow_id is None else scopes[one.flow_id].prefix
-
-
-def _in_time(one: Ancestor, moment: datetime | None) -> bool:
-    return one.finished_at is not None and (moment is None or one.finished_at <= moment)

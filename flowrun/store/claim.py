@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from flowrun import codec
 from flowrun.core.attempt import Claimed
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
@@ -62,39 +63,29 @@ async def claim(
 class Inputs:
     """What jobs need from what is finished already."""
 
-    results: dict[tuple[UUID, UUID], str | None]
-    """By job and parent: the parent's result as JSON; None if it did not succeed. No entry: it has not ended."""
-    spoiled: dict[UUID, int]
+    results: dict[UUID, str | None] = field(default_factory=dict)
+    """By parent: its result as JSON; None if it did not succeed. No entry: it has not ended."""
+    spoiled: dict[UUID, int] = field(default_factory=dict)
     """By flow: the worst outcome of its jobs, where one did not succeed."""
 
 
 async def inputs(
-    connection: Connection,
-    sql: Statements,
-    *,
-    worker_id: UUID,
-    wanted: Sequence[tuple[Claimed, Sequence[UUID]]],
-    flows: Sequence[UUID | None],
+    connection: Connection, sql: Statements, *, wanted: Collection[UUID], flows: Sequence[UUID | None]
 ) -> Inputs:
-    """Results of the ``wanted`` parents, job by job, as of each job's first attempt; and the fate of ``flows``."""
-    jobs = [job for job, _ in wanted]
-    pairs = [(parent, place) for place, (_, parents) in enumerate(wanted, 1) for parent in parents]
-    rows = await connection.fetch(
-        sql["inputs"],
-        [parent for parent, _ in pairs],
-        [place for _, place in pairs],
-        [job.id for job in jobs],
-        [job.lease for job in jobs],
-        worker_id,
-        flows,
-    )
-    found = Inputs({}, {})
-    for kind, id, outcome, result, place in rows:
+    """Results of the ``wanted`` parents, and the fate of ``flows``."""
+    found = Inputs()
+    for kind, id, result, outcome in await connection.fetch(sql["inputs"], list(wanted), flows):
         if kind == 0:
-            found.results[jobs[place - 1].id, id] = result
+            found.results[id] = result
         else:
             found.spoiled[id] = outcome
     return found
+
+
+async def note_unseen(connection: Connection, sql: Statements, unseen: Mapping[UUID, Collection[UUID]]) -> None:
+    """Keep with jobs which of their parents had not ended when they began."""
+    lists = [codec.dump(sorted(map(str, parents))) for parents in unseen.values()]
+    await connection.execute(sql["note_unseen"], list(unseen), lists)
 
 
 async def ended(connection: Connection, sql: Statements, ids: Sequence[UUID]) -> dict[UUID, tuple[int, bool]]:

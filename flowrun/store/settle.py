@@ -89,7 +89,7 @@ async def plan(connection: Connection, sql: Statements) -> None:
     nobody: tuple[Any, ...] = (UUID(int=0), 0, 0, [], [], 0)
     await connection.fetch(sql["settle_one"], *nobody, 0, UUID(int=0), 1, None)
     await connection.fetch(sql["settle"], *nobody, [], [], [], [], [], [])
-    await claim.inputs(connection, sql, worker_id=UUID(int=0), wanted=[], flows=[])
+    await claim.inputs(connection, sql, wanted=[], flows=[])
 
 
 def _read(rows: Sequence[Any], settled: Settled, lease: int | None) -> Settled:

@@ -25,13 +25,17 @@ async def take_in(
     When the connection is lost meanwhile nothing has happened yet: the caller gives the whole lease back.
     ``known`` holds results that this worker has just settled, so that a chain's next step needs no read.
     """
+    unseen: dict[UUID, set[UUID]] = {}
     if session.job_takers:
-        await _introduce(session, connection, jobs)
+        await _introduce(session, connection, jobs, unseen)
     others = [job for job in jobs if job.sources is not None or job.kind != Kind.HANDLER]
     late = await _late(session, connection, jobs)
+    facts = await _inputs(session, connection, others, known or {}, unseen) if others else own.Known()
+    if unseen:
+        # Before any of them begins: each of their attempts is to be given the same.
+        await claim.note_unseen(connection, session.client.database.sql, unseen)
     if not others and not late:
         return offer(session, jobs, jobs)
-    facts = await _inputs(session, connection, others, known or {})
     ended = offer(session, jobs, [job for job in jobs if job.kind == Kind.HANDLER and job.id not in late])
     sealing = session.client.sealing
     ended += [own.do(job, facts, sealing) for job in others if job.kind != Kind.HANDLER]
@@ -53,19 +57,26 @@ def offer(session: Session, jobs: Sequence[Claimed], runnable: Sequence[Claimed]
 
 
 async def _inputs(
-    session: Session, connection: Any, jobs: Sequence[Claimed], known: Mapping[UUID, str | None]
+    session: Session,
+    connection: Any,
+    jobs: Sequence[Claimed],
+    known: Mapping[UUID, str | None],
+    unseen: dict[UUID, set[UUID]],
 ) -> own.Known:
     """Fill in the results that ``jobs`` need; what flowrun's own among them need besides."""
     sql = session.client.database.sql
-    missing = [(job, [source for source in job.sources or () if source not in known]) for job in jobs]
-    wanted = [(job, sources) for job, sources in missing if sources]
+    wanted = {source for job in jobs for source in job.sources or () if source not in known}
     flows = [job.id if job.kind == Kind.END else job.flow_id for job in jobs if job.kind in (Kind.END, Kind.VERDICT)]
-    found = claim.Inputs({}, {})
+    found = claim.Inputs()
     if wanted or flows:
-        found = await claim.inputs(connection, sql, worker_id=session.id, wanted=wanted, flows=flows)
-    results = found.results
+        found = await claim.inputs(connection, sql, wanted=wanted, flows=flows)
+    results = {**found.results, **known} if wanted else known
     for job in jobs:
-        job.values = [known[one] if one in known else results.get((job.id, one)) for one in job.sources or ()]
+        sources = job.sources or ()
+        hidden = not_seen(job) | unseen.get(job.id, set())
+        job.values = [None if one in hidden else results.get(one) for one in sources]
+        if job.kind == Kind.HANDLER and (fresh := {one for one in sources if one not in results} - hidden):
+            unseen.setdefault(job.id, not_seen(job)).update(fresh)
     facts = own.Known(found.spoiled)
     items = [id for job in jobs if job.kind == Kind.MAP and own.is_expanded(job) for id in job.sources or ()]
     if items:
@@ -76,13 +87,26 @@ async def _inputs(
     return facts
 
 
-async def _introduce(session: Session, connection: Any, jobs: Sequence[Claimed]) -> None:
-    """Let the jobs whose handlers take the running job know their parents: a handler in a thread cannot ask later."""
+async def _introduce(session: Session, connection: Any, jobs: Sequence[Claimed], unseen: dict[UUID, set[UUID]]) -> None:
+    """Let the jobs whose handlers take the running job know their parents: a handler in a thread cannot ask later.
+
+    ``unseen`` gets those of their parents that have not ended, where an earlier attempt has not noted that.
+    """
     takers = [job for job in jobs if job.type in session.job_takers and job.flow_id is not None]
     if takers:
-        found = await parents.parents(connection, session.client.database.sql, worker_id=session.id, jobs=takers)
+        hidden = {job.id: not_seen(job) for job in takers}
+        found = await parents.parents(connection, session.client.database.sql, hidden)
         for job in takers:
             job.parents = found.get(job.id)
+            if job.parents is not None and (fresh := job.parents.open() - hidden[job.id]):
+                unseen[job.id] = hidden[job.id] | fresh
+
+
+def not_seen(job: Claimed) -> set[UUID]:
+    """The parents that had not ended when the job's first attempt began: no attempt is told what became of them."""
+    if job.options is None or '"unseen"' not in job.options:
+        return set()
+    return {UUID(id) for id in codec.load(job.options).get("unseen", ())}
 
 
 async def _late(session: Session, connection: Any, jobs: Sequence[Claimed]) -> set[UUID]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from uuid import UUID
 
 from flowrun.core.parents import Ancestor, Child, Scope, name
@@ -22,26 +22,26 @@ def found(*ancestors: Ancestor) -> dict[UUID, Ancestor]:
 
 
 def test_nothing_recorded_and_nothing_found() -> None:
-    assert name(Child(CHILD, INNER, None, None), {}, SCOPES).written == {}
-    assert name(Child(CHILD, INNER, [A], None), {}, SCOPES).written == {}
+    assert name(Child(CHILD, INNER, None), {}, SCOPES).written == {}
+    assert name(Child(CHILD, INNER, [A]), {}, SCOPES).written == {}
 
 
 def test_names_without_and_with_what_is_before_them() -> None:
     rows = found(ancestor(A, OUTER, "a"), ancestor(B, INNER, "inner/b/c"))
-    parents = name(Child(CHILD, INNER, [A, B], None), rows, SCOPES)
+    parents = name(Child(CHILD, INNER, [A, B]), rows, SCOPES)
     assert list(parents.written) == ["b/c", "a"]
     assert set(parents.full) == {"a", "inner/b/c"}
 
 
 def test_the_nearer_flow_has_the_name() -> None:
     rows = found(ancestor(A, OUTER, "same"), ancestor(B, INNER, "inner/same"))
-    parents = name(Child(CHILD, INNER, [A, B], None), rows, SCOPES)
+    parents = name(Child(CHILD, INNER, [A, B]), rows, SCOPES)
     assert {written: one.id for written, one in parents.written.items()} == {"same": B}
     assert {full: one.id for full, one in parents.full.items()} == {"same": A, "inner/same": B}
 
 
 def test_the_end_of_its_own_flow_has_the_flows_name() -> None:
-    parents = name(Child(CHILD, INNER, [INNER], None), found(ancestor(INNER, OUTER, "inner", kind=Kind.END)), SCOPES)
+    parents = name(Child(CHILD, INNER, [INNER]), found(ancestor(INNER, OUTER, "inner", kind=Kind.END)), SCOPES)
     assert (list(parents.written), list(parents.full)) == (["in"], ["inner"])
 
 
@@ -51,11 +51,11 @@ def test_joins_are_seen_through_once_each_and_a_verdict_is_nobodys_node() -> Non
         ancestor(B, OUTER, "b"),
         ancestor(C, OUTER, "(verdict)", kind=Kind.VERDICT),
     )
-    assert list(name(Child(CHILD, OUTER, [B, A], None), rows, SCOPES).written) == ["b"]
+    assert list(name(Child(CHILD, OUTER, [B, A]), rows, SCOPES).written) == ["b"]
 
 
-def test_what_ended_too_late_has_not_ended() -> None:
-    late = ancestor(A, OUTER, "a", at=NOON + timedelta(microseconds=1))
-    for moment, outcome in [(NOON, None), (late.finished_at, 1), (None, 1)]:
-        one = name(Child(CHILD, OUTER, [A], moment), found(late), SCOPES).written["a"]
-        assert (one.outcome, one.result) == (outcome, "1" if outcome else None)
+def test_what_is_not_to_be_seen_has_not_ended() -> None:
+    rows = found(ancestor(A, OUTER, "a"), ancestor(B, OUTER, "b"))
+    parents = name(Child(CHILD, OUTER, [A, B], {A}), rows, SCOPES)
+    assert [(one.outcome, one.result) for one in parents.written.values()] == [(None, None), (1, "1")]
+    assert parents.open() == {A}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import asyncpg
 import pytest
@@ -152,10 +153,10 @@ async def test_inputs(connection: asyncpg.Connection, sql: Statements) -> None:
         "(gen_random_uuid(), 3, 1, $1), (gen_random_uuid(), 2, 1, $1)",
         flow,
     )
-    wanted = [(child, ids)]
-    found = await claim.inputs(connection, sql, worker_id=worker.id, wanted=wanted, flows=[flow, ids[0]])
-    assert found.results == {(child.id, ids[0]): '{"a": 1}', (child.id, ids[1]): None}
-    # What ends after the claim is not an input of this attempt, nor of a later one.
-    await worker.settle(jobs[2:], results=["3"])
-    assert (await claim.inputs(connection, sql, worker_id=worker.id, wanted=wanted, flows=[])).results == found.results
+    found = await claim.inputs(connection, sql, wanted=ids, flows=[flow, ids[0]])
+    assert found.results == {ids[0]: '{"a": 1}', ids[1]: None}
     assert found.spoiled == {flow: 2}
+    await claim.note_unseen(connection, sql, {child.id: ids[2:]})
+    await worker.end([again(child)])
+    (child,) = await worker.claim()
+    assert json.loads(child.options)["unseen"] == [str(id) for id in ids[2:]]

@@ -1,29 +1,20 @@
 -- What jobs waited for: their parents, the joins between, and the flows that all of them are in.
---   $1 uuid[] the jobs  $2 bigint[] their leases  $3 uuid worker  $4 uuid[] more parents to show
--- Result: rows tagged `note`: 0 one of the jobs, with its parents (null: not recorded) and the moment its first attempt
--- was claimed, 1 a parent (of a join also its own parents), 2 a flow: its name, and as `title` what the names of its
--- nodes begin with. A parent of many jobs comes once: its result may be large.
--- Index: jobs_pkey, finished_pkey, and attempts_pkey for the moment; for the error of a flow that failed, which is that
--- of the first of its jobs that did, finished_spoils. No edge is read: edges have no index by child, they are written
--- too often for one.
+--   $1 uuid[] the jobs  $2 uuid[] more parents to show
+-- Result: rows tagged `note`: 0 one of the jobs, with its parents (null: not recorded), 1 a parent (of a join also its own
+-- parents), 2 a flow: its name, and as `title` what the names of its nodes begin with. A parent of many jobs comes once:
+-- its result may be large.
+-- Index: jobs_pkey, finished_pkey; for the error of a flow that failed, which is that of the first of its jobs that did,
+-- finished_spoils. No edge is read: edges have no index by child, they are written too often for one.
 -- Its own statement for the reason that inputs.sql is.
 with recursive job as materialized (
-    select
-        u.id, j.flow_id, j.parents,
-        coalesce(
-            (
-                select min(started_at) from flowrun.attempts
-                where attempts.job_id = u.id and attempt > coalesce((j.options ->> 'before')::smallint, 0)
-            ),
-            (select claimed_at from flowrun.leases where worker_id = $3 and n = u.lease)
-        ) as moment
-    from unnest($1::uuid[], $2::bigint[]) as u (id, lease)
-    cross join lateral (select flow_id, parents, options from flowrun.jobs where jobs.id = u.id offset 0) j
+    select u.id, j.flow_id, j.parents
+    from unnest($1::uuid[]) as u (id)
+    cross join lateral (select flow_id, parents from flowrun.jobs where jobs.id = u.id offset 0) j
 ),
 parent (id) as (
     select unnest(parents) from job
     union
-    select unnest($4::uuid[])
+    select unnest($2::uuid[])
     union
     select unnest(p.parents)
     from parent
@@ -58,7 +49,7 @@ shown as materialized (
 )
 select
     0 as note, id, flow_id, null::smallint as kind, null::text as name, null::text as title, parents,
-    null::smallint as outcome, moment, null::jsonb as result, null::jsonb as error, null::uuid as cause
+    null::smallint as outcome, null::timestamptz as finished_at, null::jsonb as result, null::jsonb as error, null::uuid as cause
 from job
 union all
 select 1, id, flow_id, kind, name, null, parents, outcome, finished_at, result, error, cause from shown
