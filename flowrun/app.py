@@ -338,7 +338,7 @@ class Flowrun(Registering):
         claimed, running jobs have ``grace`` seconds to end, the rest is handed back without using an attempt. Raises
         MigrationNeeded unless ``app.migrate()`` (or ``flowrun migrate``) was run."""
         async with self:
-            async with self.client.database.acquire() as connection:
+            async with self.client.database.own() as connection:
                 await migrations.verify(connection, self.settings.schema)
             served = self._queues() if queues is None else queues
             await self._retentions.declare(self.client)
@@ -385,7 +385,7 @@ class Flowrun(Registering):
 
     async def migrate(self) -> list[str]:
         """Create flowrun's tables, or bring them up to this version; the names of what was applied."""
-        async with self, self.client.database.acquire() as connection:
+        async with self, self.client.database.own() as connection:
             done = await shielded(migrations.migrate(connection, self.settings.schema))
             return [f"{step.number:04d}_{step.name}" for step in done]
 
@@ -416,7 +416,7 @@ class Flowrun(Registering):
             stack.push_async_callback(host.stop)
             stack.push_async_callback(self.client.notifier.flush)
             if self._directory is not None:
-                async with database.acquire() as connection:
+                async with database.own() as connection:
                     await shielded(migrations.migrate(connection, self.settings.schema))
             self._resources = stack.pop_all()
 

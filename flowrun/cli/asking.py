@@ -56,7 +56,7 @@ def ask(dsn: str | None, schema: str, question: Callable[[Flowrun], Awaitable[T]
 
 async def _ask(app: Flowrun, question: Callable[[Flowrun], Awaitable[T]]) -> T:
     async with app:
-        async with app.client.database.acquire() as connection:
+        async with app.client.database.own() as connection:
             await migrate.verify(connection, app.settings.schema)
         return await question(app)
 

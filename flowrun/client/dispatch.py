@@ -24,6 +24,7 @@ from flowrun.client.runs import FlowRun, JobRun
 from flowrun.client.shield import shielded
 from flowrun.client.singles import Singles
 from flowrun.client.specs import Flow
+from flowrun.client.troubles import Troubles
 from flowrun.client.wait import Waits
 from flowrun.config import Settings
 from flowrun.core import compile as compiler
@@ -96,6 +97,11 @@ class Client:
         self.notifier = Notifier(self.database, self.channels)
         self.singles = Singles(self.database, self.notifier)
         self.waits = Waits(self.database, self.channels, self.notifier, self.settings.listen_dsn)
+
+    @property
+    def troubles(self) -> Troubles:
+        """What the database keeps the loops of this client from."""
+        return self.notifier.troubles
 
     async def dispatch_job(self, spec: CoreJobSpec[R], *, tx: object = None, now: bool = False) -> JobRun[R]:
         """Store one job."""
@@ -235,7 +241,7 @@ class Client:
     async def _write_into(self, plan: Plan, tx: object) -> Mapping[UUID, UUID]:
         """The notification goes in the same transaction: only its owner knows when it commits."""
         sql = self.database.sql
-        with callers.translated():
+        with callers.translated(self.database.schema):
             caller = await callers.adapt(tx, _shield)
             duplicates = await insert.insert_for(caller, sql, plan)
             written = plan.without(duplicates) if duplicates else plan
@@ -246,7 +252,7 @@ class Client:
     async def _nodes(self, flow_id: UUID, tx: object) -> dict[str, tuple[UUID, str]]:
         if tx is None:
             return await reads.flow_nodes(self.database, flow_id)
-        with callers.translated():
+        with callers.translated(self.database.schema):
             return await reads.flow_nodes_of(await callers.adapt(tx, _shield), self.database.sql, flow_id)
 
     def _runs(self, plan: Plan, duplicates: Mapping[UUID, UUID], kept_by: Claimed | None = None) -> list[JobRun[Any]]:

@@ -282,6 +282,7 @@ def of_trouble(rows: Iterable[tuple[str, str, str]]) -> list[Finding]:
         "thread": "no thread can be interrupted: give what it calls a timeout, or use process=True",
         "loop": "what computes for long belongs into a plain def, or process=True",
         "task": "await what the handler starts",
+        "database": "look at the server's log and the worker's; it goes on by itself when the database lets it",
     }
     return [
         (note if kind == "task" else wrong)("trouble", f"worker {worker}: {said}", advice[kind])

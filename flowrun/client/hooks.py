@@ -27,7 +27,7 @@ from flowrun.sealing import Sealing, shown
 from flowrun.sealing.attempts import error_of
 from flowrun.sealing.rows import callback_of, shown_args
 from flowrun.store import reads
-from flowrun.store.pool import LOST, REPEATABLE, reason
+from flowrun.store.pool import reason
 
 if TYPE_CHECKING:
     from flowrun.client.dispatch import Client
@@ -118,7 +118,7 @@ class Hooks:
     async def _tell_ends(self, ids: list[UUID]) -> None:
         try:
             rows = await reads.ended_jobs(self._client.database, ids)
-        except (*LOST, *REPEATABLE) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is: nobody awaits this task
             logger.warning("hooks are not told of %d job(s): %s", len(ids), reason(error))
             return
         for event in self._events(rows):

@@ -45,20 +45,25 @@ class FlowSummary:
 class Trouble:
     """What a worker complains of, as of its last heartbeat."""
 
-    kind: Literal["handler", "thread", "loop", "task"]
+    kind: Literal["handler", "thread", "loop", "task", "database"]
     """``handler``: it ignores its cancellation, and was left behind; ``thread``: it goes on after its attempt is over;
-    ``loop``: a handler blocks the event loop; ``task``: handlers left tasks behind, which were cancelled."""
+    ``loop``: a handler blocks the event loop; ``task``: handlers left tasks behind, which were cancelled;
+    ``database``: it refuses what the worker itself has to do, which tries again until it can."""
     type: str | None
     """Of the job; None: the loop is blocked by no handler's own task."""
     job: UUID | None
     since: datetime
     """When that began; of tasks, when it happened last."""
     count: int = 1
-    """How many tasks."""
+    """How many tasks; how often it was tried."""
+    what: str | None = None
+    """Of the database: what cannot be done, and why."""
 
     def __str__(self) -> str:
         """In words."""
         seconds = (datetime.now(UTC) - self.since).total_seconds()
+        if self.kind == "database":
+            return f"cannot {self.what}; tried {self.count} times in {max(0.0, seconds):.0f} s"
         what = _TROUBLE[self.kind].format(count=self.count, s="" if self.count == 1 else "s")
         return f"{self.type or 'something'} {what} {max(0.0, seconds):.0f} s{' ago' if self.kind == 'task' else ''}"
 
@@ -332,7 +337,7 @@ def _trouble(stored: Mapping[str, Any]) -> Trouble:
     job = stored["job"]
     return Trouble(
         stored["kind"], stored["type"], None if job is None else UUID(job), datetime.fromisoformat(stored["since"]),
-        stored["times"],
+        stored["times"], stored.get("what"),
     )  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,11 +11,12 @@ from uuid import UUID
 import anyio
 from anyio.abc import TaskStatus
 
+from flowrun.client.troubles import Troubles
 from flowrun.core.lanes import is_lane, queue_of
 from flowrun.store.listen import Channels
-from flowrun.store.pool import LOST, REPEATABLE, Database, reason
+from flowrun.store.pool import Database
 
-logger = logging.getLogger("flowrun.notify")
+_WAKING = "wake other processes, which find the work by polling"
 
 IDS_PER_PAYLOAD = 100
 """A notification holds less than 8,000 bytes; an id takes 37."""
@@ -47,6 +47,8 @@ class Notifier:
         self._idle = asyncio.Event()
         self._idle.set()
         self._sent_at = 0.0
+        self.troubles = Troubles()
+        """What the database keeps this process's own loops from, but for those of workers."""
         self.local: list[Callable[[Iterable[str], bool], None]] = []
         """Workers in this process, told at once: (queues, whether something new is scheduled)."""
         self.hasten: list[Callable[[float], int]] = []
@@ -133,12 +135,12 @@ class Notifier:
                         self._sent_at = time.monotonic()
                         columns = [list(column) for column in zip(*messages, strict=True)]
                         await connection.execute(self._database.sql["wake"], *columns, timeout=10.0)
-                except (*LOST, *REPEATABLE) as error:
-                    logger.warning("a wake-up was lost (%s); workers find the work by polling", reason(error))
+                    self.troubles.over(_WAKING)
+                except Exception as error:  # noqa: BLE001 - whatever it is: it passes, and nobody else would send
                     if connection is not None:
                         connection.terminate()
                     connection = None
-                    await anyio.sleep(0.2)
+                    await anyio.sleep(self.troubles.met(_WAKING, error))
                 if not self._wanted.is_set():
                     self._idle.set()
         finally:

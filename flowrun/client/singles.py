@@ -7,7 +7,6 @@ commit: 32 at once get twice to thrice the rate that they had each on a connecti
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 from uuid import UUID
@@ -19,11 +18,11 @@ from flowrun.client.notify import Notifier
 from flowrun.client.shield import shielded
 from flowrun.core.attempt import Claimed
 from flowrun.core.plan import JobRow
-from flowrun.errors import DatabaseError, DatabaseUnavailable, FlowrunError
+from flowrun.errors import DatabaseUnavailable, FlowrunError
 from flowrun.store import insert, upkeep
-from flowrun.store.pool import LOST, REPEATABLE, Connection, Database
+from flowrun.store.pool import LOST, Connection, Database
 
-logger = logging.getLogger("flowrun.dispatch")
+_GIVING_BACK = "give back jobs whose insert was never answered"
 
 WRITERS = 2
 """Inserts under way at once: while one waits for the disk, the next is on its way (more make smaller batches)."""
@@ -225,8 +224,10 @@ class Singles:
     async def _look_after_doubtful(self) -> None:
         try:
             await shielded(self._database.repeat(self._give_back))
-        except (DatabaseError, *LOST, *REPEATABLE) as error:
-            logger.warning("cannot give back jobs whose insert was never answered (%s); trying again", error)
+        except Exception as error:  # noqa: BLE001 - whatever it is: it passes, and as long as it lasts nobody has them
+            await anyio.sleep(self._notifier.troubles.met(_GIVING_BACK, error))
+        else:
+            self._notifier.troubles.over(_GIVING_BACK)
 
     async def _give_back(self, connection: Connection) -> None:
         """Leases that nobody knows: their jobs are ready again."""

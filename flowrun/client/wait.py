@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
@@ -12,13 +11,14 @@ import anyio
 from anyio.abc import TaskStatus
 
 from flowrun.client.notify import Notifier
-from flowrun.errors import DatabaseError, NotFound
+from flowrun.errors import NotFound
 from flowrun.store import listen, reads
 from flowrun.store.listen import Channels
-from flowrun.store.pool import LOST, REPEATABLE, Database, Forbidden, reason
+from flowrun.store.pool import Database, Forbidden
 from flowrun.store.reads import OutcomeRow
 
-logger = logging.getLogger("flowrun.wait")
+_LOOKING = "look up what is waited for"
+_LISTENING = "listen for what is waited for, which is polled for meanwhile"
 
 SOON = 0.05
 """Seconds after which a new wait is looked up again: its announcement may have crossed the job's end."""
@@ -125,12 +125,12 @@ class Waits:
                 if not future.done():
                     future.set_exception(error)
             return
-        except (DatabaseError, *LOST) as error:
-            logger.warning("cannot look up what is waited for (%s); trying again", reason(error))
-            await anyio.sleep(0.2)
+        except Exception as error:  # noqa: BLE001 - whatever it is: it passes, and those who wait have their own time
+            await anyio.sleep(self._notifier.troubles.met(_LOOKING, error))
             self._look_up.update(ids)
             self._poll_within(SLOW)
             return
+        self._notifier.troubles.over(_LOOKING)
         for row in rows:
             for future in self._futures.get(row.id, ()):
                 if not future.done():
@@ -169,12 +169,12 @@ class Waits:
                 await listen.listen(connection, [self._channels.done], self._heard)
                 self._check_all_at = 0.0
                 self._check.set()
+                self._notifier.troubles.over(_LISTENING)
                 while True:
                     await anyio.sleep(ROUND_TRIP)
                     await listen.round_trip(connection, 3.0)
-            except (*LOST, *REPEATABLE) as error:
-                logger.warning("the listening connection was lost (%s); polling until it is back", reason(error))
-                await anyio.sleep(0.5)
+            except Exception as error:  # noqa: BLE001 - whatever it is: it passes, and who waits polls meanwhile
+                await anyio.sleep(self._notifier.troubles.met(_LISTENING, error))
             finally:
                 if connection is not None:
                     connection.terminate()

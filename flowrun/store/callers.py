@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, cast
 import asyncpg
 
 from flowrun.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, FlowrunError, MigrationNeeded
-from flowrun.store.pool import Connection
+from flowrun.store.pool import Connection, is_missing, sqlstate
 
 Shield: TypeAlias = Callable[[], AbstractContextManager[Any]]
 """Makes a block that a cancellation does not cut."""
@@ -31,8 +31,6 @@ _PARAMETER = re.compile(r"\$(\d+)")
 _STATES = {
     "25P02": (DatabaseError, "the transaction passed as tx= is aborted by an earlier error; roll it back"),
     "25006": (DatabaseError, "the transaction passed as tx= is read-only"),
-    "42P01": (MigrationNeeded, "flowrun's tables are missing in the database of tx=; run `flowrun migrate`"),
-    "3F000": (MigrationNeeded, "flowrun's tables are missing in the database of tx=; run `flowrun migrate`"),
     "42501": (DatabaseError, "the role of the connection passed as tx= may not write flowrun's tables"),
 }
 
@@ -169,7 +167,7 @@ async def adapt(tx: object, shield: Shield) -> Caller:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translated(schema: str) -> Iterator[None]:
     """Errors that mean ``tx=`` is of no use, as flowrun's own.
 
     What says that the caller's transaction should be repeated, or that PostgreSQL refuses the values, stays as the
@@ -180,15 +178,18 @@ def translated() -> Iterator[None]:
     except FlowrunError:
         raise
     except Exception as error:
-        own = _own(error)
+        own = _own(error, schema)
         if own is None:
             raise
         raise own from error
 
 
-def _own(error: Exception) -> FlowrunError | None:
+def _own(error: Exception, schema: str) -> FlowrunError | None:
     chain = list(_chain(error))
-    state = next(filter(None, map(_sqlstate, chain)), None)
+    state = next(filter(None, map(sqlstate, chain)), None)
+    if any(is_missing(each, schema) for each in chain):
+        says = "flowrun's tables are missing in the database of tx=; run `flowrun migrate`"
+        return MigrationNeeded(f"{says} ({error})")
     if state in _STATES:
         kind, says = _STATES[state]
         return kind(f"{says} ({error})")
@@ -209,11 +210,6 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = getattr(error, "orig", None) or error.__cause__
-
-
-def _sqlstate(error: BaseException) -> str | None:
-    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
-    return state if isinstance(state, str) else None
 
 
 @cache

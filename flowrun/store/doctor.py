@@ -23,7 +23,7 @@ _CAREFUL = {"lock_timeout": "1s", "statement_timeout": "10s", "application_name"
 @asynccontextmanager
 async def opened(database: Database, dsn: str | None = None) -> AsyncIterator[Connection]:
     """A connection to look through. Raises DatabaseUnavailable."""
-    with translated(dsn or database.dsn):
+    with translated(dsn or database.dsn, database.schema):
         connection = await database.connect(_CAREFUL, dsn=dsn)
     try:
         yield connection

@@ -112,9 +112,6 @@ UNSENDABLE = (asyncpg.exceptions._base.DataError,)
 UNFIT = (*UNSENDABLE, asyncpg.exceptions.DataError)
 """Among the values is one of another type than the parameter's, or a text with what no text of PostgreSQL can hold."""
 
-REFUSED = (asyncpg.PostgresError, ValueError, TypeError)
-"""The statement cannot be done with these values; sending it again changes nothing."""
-
 SESSION: dict[str, str] = {
     # Never wait for a lock for ever: somebody's ALTER TABLE must show as an error, not as silence.
     "lock_timeout": "30s",
@@ -179,7 +176,7 @@ class Database:
 
     async def open(self) -> None:
         """Connect; DatabaseUnavailable says where to, without the password."""
-        with translated(self.dsn), understood():
+        with translated(self.dsn, self.schema), understood():
             self._pool = await asyncpg.create_pool(
                 self.dsn,
                 min_size=1,
@@ -203,11 +200,17 @@ class Database:
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[Connection]:
-        """A connection of the pool. Raises PoolExhausted when none comes free in time."""
+        """A connection of the pool, for whatever it is: what its statements raise is the driver's, as it raises it.
+
+        Raises PoolExhausted when none comes free in time.
+
+            async with app.client.database.acquire() as connection:
+                await connection.execute("insert into orders (id) values ($1)", 42)
+        """
         pool = self._pool
         if pool is None:
             raise FlowrunError("the database is not open: use `async with app:` (or app.worker(), app.lifespan)")
-        with translated(self.dsn):
+        with translated(self.dsn, self.schema):
             try:
                 # Where one is free there is nothing to wait for, and no timer to set.
                 connection = await pool.acquire(timeout=None if pool.get_idle_size() else WAIT)
@@ -215,16 +218,23 @@ class Database:
                 if pool.get_size() == self._size and not pool.get_idle_size():
                     raise self._exhausted() from None
                 raise
-            try:
+        try:
+            yield connection
+        except (Silent, asyncpg.exceptions.ReadOnlySQLTransactionError):
+            # Those that lie idle may be as dead, or the primary is another by now: none of them is used again.
+            await pool.expire_connections()
+            raise
+        finally:
+            # What a cancellation has cut is cancelled on the server first; a dead link never answers.
+            with contextlib.suppress(*LOST):
+                await pool.release(connection, timeout=CANCELLING)
+
+    @asynccontextmanager
+    async def own(self) -> AsyncIterator[Connection]:
+        """The same for flowrun's own statements: their errors become flowrun's own."""
+        with translated(self.dsn, self.schema):
+            async with self.acquire() as connection:
                 yield connection
-            except (Silent, asyncpg.exceptions.ReadOnlySQLTransactionError):
-                # Those that lie idle may be as dead, or the primary is another by now: none of them is used again.
-                await pool.expire_connections()
-                raise
-            finally:
-                # What a cancellation has cut is cancelled on the server first; a dead link never answers.
-                with contextlib.suppress(*LOST):
-                    await pool.release(connection, timeout=CANCELLING)
 
     async def clean(self, connection: Connection) -> None:
         """Undo what a user's code did to a session: settings, role, locks, temporary tables. To be called when its
@@ -278,7 +288,7 @@ class Database:
         while True:
             attempt += 1
             try:
-                async with self.acquire() as connection:
+                async with self.own() as connection:
                     if patience is None:
                         return await verb(connection)
                     with hurried(connection, patience):
@@ -313,10 +323,14 @@ class Database:
 
 
 class translated:  # noqa: N801 - reads as a statement: `with translated(dsn):`
-    """Errors of the driver as flowrun's own, with a message for the person who reads it."""
+    """Errors of the driver as flowrun's own, with a message for the person who reads it.
 
-    def __init__(self, dsn: str) -> None:
+    Only around flowrun's own statements: what a user's raise says nothing about flowrun's tables.
+    """
+
+    def __init__(self, dsn: str, schema: str) -> None:
         self._dsn = dsn
+        self._schema = schema
 
     def __enter__(self) -> None:
         return None
@@ -324,16 +338,29 @@ class translated:  # noqa: N801 - reads as a statement: `with translated(dsn):`
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None or isinstance(error, (FlowrunError, *REPEATABLE, *UNSENDABLE)):
             return
-        if isinstance(error, asyncpg.UndefinedTableError | asyncpg.InvalidSchemaNameError):
+        if is_missing(error, self._schema):
             raise MigrationNeeded(f"flowrun's tables are missing ({said(error)}); run `flowrun migrate`") from error
         if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError):
             raise DatabaseUnavailable(f"PostgreSQL at {where(self._dsn)} refused: {said(error)}") from error
         if isinstance(error, FORBIDDEN):
-            raise Forbidden(f"PostgreSQL at {where(self._dsn)} forbids it: {reason(error)}") from error
+            verb = "forbids it" if isinstance(error, asyncpg.InsufficientPrivilegeError) else "cannot do it"
+            raise Forbidden(f"PostgreSQL at {where(self._dsn)} {verb}: {reason(error)}") from error
         if isinstance(error, LOST):
             pooler = isinstance(error, asyncpg.ProtocolViolationError) and "startup parameter" in str(error)
             kind = PoolerInTheWay if pooler else DatabaseUnavailable
             raise kind(f"cannot reach PostgreSQL at {where(self._dsn)}: {reason(error)}") from error
+
+
+def is_missing(error: BaseException, schema: str) -> bool:
+    """Whether flowrun's own tables are missing, or one of them: not something that a trigger on them looks for."""
+    state, text = sqlstate(error), str(error)
+    return (state == "42P01" and f"{schema}." in text) or (state == "3F000" and schema in text)
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """What the server calls an error, whichever driver brought it."""
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    return state if isinstance(state, str) else None
 
 
 @contextmanager

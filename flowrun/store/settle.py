@@ -130,6 +130,29 @@ async def settle_endings(
     return settled
 
 
+async def settle_alone(
+    connection: Connection,
+    sql: Statements,
+    *,
+    worker_id: UUID,
+    worker: str,
+    endings: Sequence[Ending],
+    leases: Leases,
+    calls: Calls = nothing,
+) -> Settled:
+    """Write the outcomes of jobs that have one and nothing else: something that hangs on them cannot be dealt with."""
+    settled = Settled()
+    async with connection.transaction(isolation="read_committed"):
+        started = await _leave(connection, sql, worker_id, endings, leases)
+        finals = [
+            Final(e.id, e.outcome, e.attempt, e.result, started[e.id], None, e.error)
+            for e in endings
+            if e.outcome is not None and e.id in started
+        ]
+        await write(connection, sql, finals, settled)
+    return settled
+
+
 async def settle_in(
     connection: Connection, sql: Statements, *, worker_id: UUID, worker: str, endings: Sequence[Ending], leases: Leases
 ) -> Settled:
@@ -137,17 +160,8 @@ async def settle_in(
     grown = {ending.flow_id for ending in endings if ending.flow_id is not None}
     if grown:
         await grow.lock(connection, sql, grown)
-    left = await connection.fetch(
-        sql["leave"],
-        worker_id,
-        leases.concerned,
-        leases.spent,
-        [ending.id for ending in endings],
-        [ending.lease for ending in endings],
-        [ending.attempt for ending in endings],
-    )
+    started = await _leave(connection, sql, worker_id, endings, leases)
     crash.point("settle.left")
-    started = {row[0]: row[2] for row in left}
     mine = [ending for ending in endings if ending.id in started]
     settled = Settled()
     await _keep_attempts(connection, sql, mine, worker, started)
@@ -162,6 +176,22 @@ async def settle_in(
     crash.point("settle.sent")
     await follow(connection, sql, ended, settled)
     return settled
+
+
+async def _leave(
+    connection: Connection, sql: Statements, worker_id: UUID, endings: Sequence[Ending], leases: Leases
+) -> dict[UUID, datetime]:
+    """Of jobs that leave their leases, those that were this worker's: since when they ran."""
+    left = await connection.fetch(
+        sql["leave"],
+        worker_id,
+        leases.concerned,
+        leases.spent,
+        [ending.id for ending in endings],
+        [ending.lease for ending in endings],
+        [ending.attempt for ending in endings],
+    )
+    return {row[0]: row[2] for row in left}
 
 
 async def _unfinished(

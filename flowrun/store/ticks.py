@@ -23,10 +23,11 @@ from flowrun.core.ticking import Standing, Verdict, decide
 from flowrun.errors import NotFound
 from flowrun.sealing import PLAIN, Sealing, rows
 from flowrun.store import control, insert
+from flowrun.store.blame import Fault, fault_of
 from flowrun.store.bulk import By
 from flowrun.store.callers import AsyncpgCaller
 from flowrun.store.finish import Settled
-from flowrun.store.pool import LOST, REPEATABLE, Connection, Id
+from flowrun.store.pool import Connection, Id
 from flowrun.store.statement import Statements
 
 BATCH = 50
@@ -97,10 +98,8 @@ async def take(
         if due:
             try:
                 await _take(connection, sql, due, ticked, sealing)
-            except (*LOST, *REPEATABLE):
-                raise
             except Exception as error:
-                if limit == 1:
+                if limit == 1 and fault_of(error) is Fault.DATA:
                     raise TickFailed(due[0]["key"]) from error
                 raise
         ticked.schedules = len(due)

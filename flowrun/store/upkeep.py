@@ -9,9 +9,10 @@ from uuid import UUID
 from flowrun import codec
 from flowrun.core.callback import Calls, nothing
 from flowrun.core.states import Outcome
+from flowrun.store.blame import Fault, fault_of
 from flowrun.store.callbacks import call_back
 from flowrun.store.finish import Final, Settled, come_back, finish
-from flowrun.store.pool import SLOW, Connection
+from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
 
 DUE_BATCH = 1000
@@ -62,6 +63,8 @@ class Beat(NamedTuple):
     """How often queues were changed."""
     next_tick: float | None = None
     """Seconds until the next tick of a schedule; 0 where one waited for a run that has ended."""
+    unknown: Exception | None = None
+    """Why nothing but ``changes`` is known."""
 
 
 async def beat(connection: Connection, sql: Statements, *, worker_id: UUID, lease: float) -> Beat | None:
@@ -76,8 +79,10 @@ async def beat(connection: Connection, sql: Statements, *, worker_id: UUID, leas
         others_expired, next_due, cancelled, next_tick = await connection.fetchrow(
             sql["news"], worker_id, timeout=lease / 3
         )
-    except SLOW:
-        return Beat(False, None, None, changes)
+    except Exception as error:
+        if fault_of(error) is Fault.LINK:
+            raise
+        return Beat(False, None, None, changes, unknown=error)
     return Beat(others_expired, next_due, cancelled, changes, next_tick)
 
 

@@ -45,7 +45,10 @@ class LoopWatch:
             try:
                 await asyncio.wait_for(stop.wait(), TICK)
             except TimeoutError:
-                self._tick()
+                try:
+                    self._tick()
+                except Exception:
+                    logger.exception("the event loop could not be looked at")
 
     def trouble(self) -> list[Trouble]:
         """That it is blocked, if it is."""

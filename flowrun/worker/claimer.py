@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from time import monotonic
 from typing import Any
@@ -13,15 +12,15 @@ from flowrun.client.shield import shielded
 from flowrun.core.attempt import Claimed
 from flowrun.core.compile import TYPES
 from flowrun.store import claim, listen, upkeep
+from flowrun.store.blame import was_answered
 from flowrun.store.claim import Marks
-from flowrun.store.pool import LOST, REPEATABLE, level, reason
 from flowrun.worker.intake import take_in
 from flowrun.worker.limited import Limited
 from flowrun.worker.session import Session
 from flowrun.worker.settler import Settler
 from flowrun.worker.wake import Bell
 
-logger = logging.getLogger("flowrun.worker")
+_CLAIMING = "claim"
 
 CHEAP = 0.002
 """Seconds a claim from the head of the queue may take and still be made at every wake."""
@@ -76,12 +75,8 @@ class Claimer:
                 self._bell.ring_all()
                 while True:
                     await self._step(connection)
-            except LOST as error:
-                logger.warning("cannot claim (%s); connecting again", reason(error))
-                await anyio.sleep(0.5)
-            except REPEATABLE as error:
-                logger.log(level(error), "a claim is repeated: %s", reason(error))
-                await anyio.sleep(0.05)
+            except Exception as error:  # noqa: BLE001 - whatever it is: it passes, and nobody else claims here
+                await anyio.sleep(self._session.troubles.met(_CLAIMING, error))
             finally:
                 if connection is not None:
                     self._session.listeners.discard(self._heard_by)
@@ -168,6 +163,8 @@ class Claimer:
             jobs: list[Claimed] = await shielded(claiming)
         finally:
             buffer.asked -= room
+        if self._session.troubles:
+            self._session.troubles.over(_CLAIMING)
         if len(jobs) < room:
             buffer.room_made.set()
         return jobs
@@ -188,17 +185,22 @@ class Claimer:
         lease = session.next_lease()
         self._turn += 1
         self._doubtful.append(lease)
-        jobs = await claim.claim(
-            connection,
-            session.client.database.sql,
-            worker_id=session.id,
-            lease=lease,
-            limit=room,
-            types=self._types,
-            marks=self._marks,
-            changes=self._changes,
-            turn=self._turn,
-        )
+        try:
+            jobs = await claim.claim(
+                connection,
+                session.client.database.sql,
+                worker_id=session.id,
+                lease=lease,
+                limit=room,
+                types=self._types,
+                marks=self._marks,
+                changes=self._changes,
+                turn=self._turn,
+            )
+        except Exception as error:
+            if was_answered(error):
+                self._doubtful.remove(lease)
+            raise
         await self._take_in(connection, jobs)
         self._doubtful.remove(lease)
         return jobs
@@ -207,7 +209,12 @@ class Claimer:
         count = max(room, len(self._queues))
         first = self._session.next_lease(count)
         self._doubtful.extend(range(first, first + count))
-        jobs = await self._limited.claim(connection, first, room, self._changes)
+        try:
+            jobs = await self._limited.claim(connection, first, room, self._changes)
+        except Exception as error:
+            if was_answered(error):
+                del self._doubtful[-count:]
+            raise
         await self._take_in(connection, jobs)
         del self._doubtful[-count:]
         return jobs

@@ -11,6 +11,8 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -19,13 +21,14 @@ import anyio
 from flowrun import codec
 from flowrun.core.options import SYSTEM_QUEUE
 from flowrun.store import listen, upkeep
-from flowrun.store.pool import LOST, reason
 from flowrun.store.upkeep import Beat
 from flowrun.worker.blocked import LoopWatch
 from flowrun.worker.session import Session
 
 logger = logging.getLogger("flowrun.worker")
 
+_BEATING = "send heartbeats"
+_LEARNING = "learn what there is to know with a heartbeat"
 RETRY = 0.5
 """Seconds between attempts to connect."""
 UNREAD = 5.0
@@ -46,6 +49,8 @@ class Heartbeat:
         self._listening = asyncio.Event()
         self._beating = asyncio.Event()
         self._echo = asyncio.Event()
+        self._news = asyncio.Event()
+        """There is something to tell others before the next heartbeat."""
         self._channels: dict[str, str] = {}
         """By channel: the queue of which it tells."""
         settings = session.client.settings
@@ -97,9 +102,16 @@ class Heartbeat:
         if self._own_loop is not None and self._stop is not None:
             try:
                 self._own_loop.call_soon_threadsafe(self._stop.set)
+                self._own_loop.call_soon_threadsafe(self._news.set)
             except RuntimeError:
                 return
         self._thread.join(timeout=5.0)
+
+    def _stir(self) -> None:
+        """What troubles the worker has changed. From any thread."""
+        if self._own_loop is not None:
+            with suppress(RuntimeError):  # it is closed
+                self._own_loop.call_soon_threadsafe(self._news.set)
 
     def _main(self) -> None:
         asyncio.run(self._pulse())
@@ -107,6 +119,8 @@ class Heartbeat:
     async def _pulse(self) -> None:
         self._own_loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
+        self._news.clear()
+        self._session.troubles.changed = self._stir
         if not self._listens:
             logger.warning(
                 "a pooler without listen_dsn: this worker hears no notifications and polls every %.1f s",
@@ -120,13 +134,8 @@ class Heartbeat:
             try:
                 connection = await self._connect()
                 await self._beat(connection, stop)
-            except LOST as error:
-                logger.warning("the heartbeat cannot be told (%s); connecting again", reason(error))
-                await self._wait(stop, RETRY)
-            except Exception:
-                # Whatever it is (a role that lost a right, a statement timeout): without a pulse the jobs are lost.
-                logger.exception("the heartbeat failed; trying again")
-                await self._wait(stop, RETRY)
+            except Exception as error:  # noqa: BLE001 - whatever it is: without a pulse the jobs are lost
+                await self._wait(stop, min(RETRY, self._session.troubles.met(_BEATING, error)))
             finally:
                 if connection is not None:
                     # Never close(): on a dead link it waits for an answer.
@@ -170,6 +179,11 @@ class Heartbeat:
                 self._tell(session.lost.set)
                 return await self._wait(stop, None)
             beats += 1
+            if beat.unknown is None:
+                session.troubles.over(_BEATING)
+                session.troubles.over(_LEARNING)
+            else:
+                session.troubles.met(_LEARNING, beat.unknown)
             await self._complain(connection)
             self._tell(self._beating.set)
             if beat.changes != session.changes:
@@ -178,13 +192,22 @@ class Heartbeat:
                 self._tell(session.interrupt, beat.cancelled)
             # After an outage every worker's time is up: give the others one beat to come back.
             self._tell(self._on_beat, beat if beats > 1 else beat._replace(others_expired=False))
-            await self._wait(stop, settings.heartbeat)
+            await self._rest(connection, stop, settings.heartbeat)
         return None
+
+    async def _rest(self, connection: Any, stop: asyncio.Event, seconds: float) -> None:
+        """Until the next heartbeat; what begins to trouble the worker meanwhile is told at once."""
+        until = monotonic() + seconds
+        while not stop.is_set() and (left := until - monotonic()) > 0:
+            await self._wait(self._news, left)
+            if self._news.is_set():
+                self._news.clear()
+                await self._complain(connection)
 
     async def _complain(self, connection: Any) -> None:
         """Let others see what troubles the worker, where that has changed."""
         session = self._session
-        trouble = [one.stored() for one in (*session.trouble, *self._watch.trouble())]
+        trouble = [one.stored() for one in (*session.complaints(), *self._watch.trouble())]
         text = codec.dump(trouble) if trouble else None
         if text != self._complained:
             await upkeep.complain(connection, session.client.database.sql, session.id, text)

@@ -8,14 +8,14 @@ import random
 import anyio
 
 from flowrun.client.shield import shielded
-from flowrun.errors import DatabaseError
 from flowrun.store import prune
-from flowrun.store.pool import LOST, REPEATABLE, Connection
+from flowrun.store.pool import Connection
 from flowrun.store.prune import Step
 from flowrun.worker.session import Session
 
 logger = logging.getLogger("flowrun.worker")
 
+PRUNING = "prune"
 FIRST = 5.0
 """Seconds after its start before which a worker prunes nothing."""
 TURN = 30.0
@@ -35,9 +35,11 @@ async def run(session: Session) -> None:
         try:
             # Not sent again after a lost connection: the next turn does it.
             done = await shielded(client.database.repeat(verb, safe=False))
-        except (DatabaseError, *LOST, *REPEATABLE) as error:
-            logger.warning("cannot prune (%s); trying again later", error)
+        except Exception as error:  # noqa: BLE001 - whatever it is: it passes, and others take their turns
+            session.troubles.met(PRUNING, error)
             done = None
+        else:
+            session.troubles.over(PRUNING)
         pause = TURN / 2 + _some(TURN) if done is None or done.pause >= TURN else done.pause
         if done is not None and any(done.removed):
             logger.info("pruned %d job(s) and %d flow(s)", len(done.removed.jobs), len(done.removed.flows))

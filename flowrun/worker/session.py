@@ -15,6 +15,7 @@ from uuid import UUID
 
 from flowrun import mint
 from flowrun.client.dispatch import Client
+from flowrun.client.troubles import Troubles
 from flowrun.core.attempt import Claimed
 from flowrun.core.lanes import queue_of
 from flowrun.core.options import SYSTEM_QUEUE
@@ -52,19 +53,28 @@ class LeftBehind(NamedTuple):
 class Trouble(NamedTuple):
     """What a worker complains of."""
 
-    kind: Literal["handler", "thread", "loop", "task"]
+    kind: Literal["handler", "thread", "loop", "task", "database"]
     """A handler ignores its cancellation; its thread goes on after its attempt; it blocks the event loop; it left tasks
-    behind."""
+    behind. Or the database refuses something that the worker itself has to do."""
     type: str | None
     """Of the job; None: the loop is blocked by no handler's own task."""
     job: UUID | None
     since: datetime
     times: int = 1
+    what: str | None = None
+    """Of the database: what cannot be done, and why."""
 
     def stored(self) -> dict[str, Any]:
         """As JSON can carry it."""
         job = None if self.job is None else str(self.job)
-        return {"kind": self.kind, "type": self.type, "job": job, "since": self.since.isoformat(), "times": self.times}
+        stored = {
+            "kind": self.kind,
+            "type": self.type,
+            "job": job,
+            "since": self.since.isoformat(),
+            "times": self.times,
+        }
+        return stored if self.what is None else {**stored, "what": self.what}
 
 
 class UnderLimit(NamedTuple):
@@ -123,7 +133,9 @@ class Session:
         self.left: list[LeftBehind] = []
         """Handlers that ignored their cancellation and still run."""
         self.trouble: list[Trouble] = []
-        """What there is to complain of, but for the loop."""
+        """What there is to complain of, but for the loop and the database."""
+        self.troubles = Troubles()
+        """What the database keeps the worker's own loops from."""
         self.drained = asyncio.Event()
         self.awaited: dict[UUID, None] = {}
         """Jobs and flows that somebody in another process waits for."""
@@ -146,6 +158,11 @@ class Session:
         self.others_wait_until = 0.0
         """Until then, other workers are taken to wait for slots that this one may have."""
         self._leases = 0
+
+    def complaints(self) -> list[Trouble]:
+        """All there is to complain of, but for the loop."""
+        refused = [*self.troubles.now(), *self.client.troubles.now()]
+        return [*self.trouble, *(Trouble("database", None, None, one.since, one.times, one.what) for one in refused)]
 
     def next_lease(self, count: int = 1) -> int:
         """A number for a lease, or the first of several; never used twice under this id."""

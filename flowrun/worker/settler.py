@@ -16,11 +16,11 @@ from flowrun.core.attempt import Attempted, Claimed, Ending, Failure, Success, h
 from flowrun.core.compile import TYPES
 from flowrun.core.options import SYSTEM_QUEUE
 from flowrun.core.states import Outcome
-from flowrun.errors import DatabaseError, FlowrunError
 from flowrun.sealing.attempts import sealed
 from flowrun.store import settle, upkeep
+from flowrun.store.blame import Fault, fault_of, was_answered
 from flowrun.store.finish import Settled
-from flowrun.store.pool import LOST, REFUSED, REPEATABLE, UNSENDABLE, level, reason
+from flowrun.store.pool import reason
 from flowrun.store.settle import Leases
 from flowrun.worker.intake import take_in
 from flowrun.worker.passing import Passing
@@ -28,6 +28,7 @@ from flowrun.worker.session import Session
 
 logger = logging.getLogger("flowrun.worker")
 
+_SETTLING = "settle"
 LARGEST = 2000
 """Jobs in one settle: more does not make a job cheaper, and delays those behind it."""
 
@@ -115,7 +116,7 @@ class Settler:
         except BaseException as error:
             if connection is not None:
                 connection.terminate()
-            if isinstance(error, (DatabaseError, *LOST, *REFUSED)):
+            if isinstance(error, Exception):
                 return None
             raise
         return connection
@@ -172,19 +173,19 @@ class Settler:
                     types=self._types,
                     slots=None if passing is None else passing.slots,
                 )
-            except (*UNSENDABLE,) as error:
-                return connection, await self._one_by_one(successes, error)
-            except (*LOST, *REPEATABLE) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is: these jobs are done, and nobody else knows it
+                if fault_of(error) is Fault.DATA:
+                    return connection, self._slowly(successes, error)
                 connection = await self._after(error, connection)
-                if isinstance(error, LOST):
+                if not was_answered(error):
                     resent = True
                     self._doubtful += [lease, *([] if passing is None else passing.slots.leases)]
                     lease = session.next_lease()
                 continue
-            except REFUSED as error:
-                return connection, await self._one_by_one(successes, error)
             finally:
                 session.buffer.asked -= asked
+            if session.troubles:
+                session.troubles.over(_SETTLING)
             crash.point("settle.answered")
             if resent:
                 # The first call may have been done: what it released was in the answer that is lost.
@@ -199,7 +200,7 @@ class Settler:
                 try:
                     for ended in await take_in(session, connection, settled.handoff, known):
                         self.put(ended)
-                except (*LOST, *REPEATABLE) as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is: they are given back
                     connection = await self._after(error, connection)
                     self._doubtful += {job.lease for job in settled.handoff}
             by_id = {success.id: success for success in successes} if settled.slow else {}
@@ -212,10 +213,13 @@ class Settler:
     async def _settle_endings(self, connection: Any, endings: list[Ending], leases: Leases) -> Any:
         session = self._session
         await session.gates.unpinned(leases.spent)
+        refused = 0
         while not session.lost.is_set():
+            # What cannot even fail because of something that hangs on it, fails without that.
+            write = settle.settle_endings if refused < 2 else settle.settle_alone
             try:
                 connection = await self._connected(connection)
-                settled = await settle.settle_endings(
+                settled = await write(
                     connection,
                     session.client.database.sql,
                     worker_id=session.id,
@@ -224,27 +228,38 @@ class Settler:
                     leases=leases,
                     calls=session.client.calls,
                 )
-            except (*UNSENDABLE, *REPEATABLE, *LOST, *REFUSED, FlowrunError) as error:
-                if isinstance(error, REPEATABLE) or (isinstance(error, LOST) and not isinstance(error, UNSENDABLE)):
+            except Exception as error:  # noqa: BLE001 - whatever it is: these jobs are done, and nobody else knows it
+                if fault_of(error) is not Fault.DATA:
                     connection = await self._after(error, connection)
                     continue
-                if len(endings) == 1:
-                    endings = [_unstorable(endings[0], error)]
-                    continue
-                for ending in endings:
-                    spent = [n for n in leases.spent if n == ending.lease and ending is _last(endings, n)]
-                    connection = await self._settle_endings(connection, [ending], Leases([ending.lease], spent))
-                return connection
+                if len(endings) > 1:
+                    return await self._in_halves(connection, endings, leases)
+                refused += 1
+                _tell_refused(endings[0], error, refused)
+                if refused > 2:
+                    return connection
+                endings = [_unstorable(endings[0], error)]
+                continue
+            if session.troubles:
+                session.troubles.over(_SETTLING)
             self._tell(settled)
             return connection
         return connection
 
-    async def _one_by_one(self, successes: list[Success], error: BaseException) -> list[Ending]:
-        """Something in the batch cannot be stored: settle each the slow way, where it fails alone."""
+    async def _in_halves(self, connection: Any, endings: list[Ending], leases: Leases) -> Any:
+        """One of them cannot be settled: find it, and settle the others."""
+        middle = len(endings) // 2
+        later = {ending.lease for ending in endings[middle:]}
+        first, second = endings[:middle], endings[middle:]
+        spent = [n for n in leases.spent if n not in later]
+        connection = await self._settle_endings(connection, first, Leases(_leases(first), spent))
+        spent = [n for n in leases.spent if n in later]
+        return await self._settle_endings(connection, second, Leases(_leases(second), spent))
+
+    def _slowly(self, successes: list[Success], error: BaseException) -> list[Ending]:
+        """Something in the batch cannot be stored: settle it the slow way, where who it is fails alone."""
         logger.error(
-            "a batch of %d results was refused by the database (%s); settling one by one",
-            len(successes),
-            reason(error),
+            "a batch of %d results was refused by the database (%s); looking for the one", len(successes), reason(error)
         )
         return [Ending(one.id, one.lease, one.attempt, Outcome.SUCCEEDED, result=one.result) for one in successes]
 
@@ -296,21 +311,21 @@ class Settler:
         while self._doubtful and not self._session.lost.is_set():
             try:
                 connection = await self._connected(connection)
-            except (*LOST, *REPEATABLE) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is: it passes
                 connection = await self._after(error, connection)
         return connection
 
     async def _after(self, error: BaseException, connection: Any) -> Any:
-        if isinstance(error, REPEATABLE):
-            logger.log(level(error), "a settle is repeated: %s", reason(error))
-            return connection
-        logger.warning("cannot settle (%s); connecting again", reason(error))
+        """Wait until it may be tried again, on a connection of which nothing is in doubt."""
+        fault = fault_of(error)
+        pause = self._session.troubles.met(_SETTLING, error)
         if isinstance(error, TimeoutError):
             self._patience = min(self._patience * 2, LONGEST)
-        if connection is not None:
+        if fault is not Fault.AGAIN and connection is not None:
             connection.terminate()
-        await anyio.sleep(0.2)
-        return None
+            connection = None
+        await anyio.sleep(pause)
+        return connection
 
 
 class SealingSettler(Settler):
@@ -321,8 +336,18 @@ class SealingSettler(Settler):
         super().put(sealed(self._session.client.sealing, attempted))
 
 
-def _last(endings: Sequence[Ending], lease: int) -> Ending:
-    return [ending for ending in endings if ending.lease == lease][-1]
+def _leases(endings: Sequence[Ending]) -> list[int]:
+    return list({ending.lease for ending in endings})
+
+
+def _tell_refused(ending: Ending, error: BaseException, times: int) -> None:
+    """Say which job it is that the database refuses, and what becomes of it."""
+    what = (
+        "its outcome cannot be stored, so it fails",
+        "it cannot be settled with all that hangs on it, so it fails without that: what waits for it goes on waiting",
+        "it cannot be settled at all, and is left alone until this worker ends",
+    )[times - 1]
+    logger.error("job %s attempt %d: %s: %s", ending.id, ending.attempt, what, reason(error))
 
 
 def _unstorable(ending: Ending, error: BaseException) -> Ending:

@@ -11,10 +11,10 @@ from anyio.abc import TaskStatus
 
 from flowrun.client.dispatch import Client
 from flowrun.core.options import SYSTEM_QUEUE, check_name
-from flowrun.errors import ConfigurationError, DatabaseError
+from flowrun.errors import ConfigurationError
 from flowrun.registry import load_validation
 from flowrun.store import upkeep as store_upkeep
-from flowrun.store.pool import LOST, REPEATABLE, Connection, reason
+from flowrun.store.pool import Connection, reason
 from flowrun.store.upkeep import Beat
 from flowrun.worker import consumer, pruner, upkeep
 from flowrun.worker.claimer import Claimer
@@ -22,12 +22,11 @@ from flowrun.worker.heartbeat import Heartbeat
 from flowrun.worker.session import Session
 from flowrun.worker.settler import SealingSettler, Settler
 from flowrun.worker.taker import Taker
-from flowrun.worker.ticks import Ticks
+from flowrun.worker.ticks import TICKING, Ticks
 
 logger = logging.getLogger("flowrun.worker")
 
-AGAIN = 0.5
-"""Seconds after which a worker that was given up tries again to begin."""
+_BEGINNING = "begin again, after it was given up"
 LEAVING = 5.0
 """Seconds in which the database has to answer a worker that leaves: whoever stops it counts them."""
 _HOOKS = 5.0
@@ -122,17 +121,17 @@ class Supervisor:
         claims, consumers = anyio.CancelScope(), anyio.CancelScope()
         handlers_ended = anyio.Event()
         group.start_soon(heartbeat.run)
-        await heartbeat.listening()
+        await _first(heartbeat.listening, self._stop.wait)
         group.start_soon(settler.run)
         group.start_soon(session.processes.run)
         group.start_soon(_within, consumers, handlers_ended, consumer.run, session, settler)
         group.start_soon(_within, claims, anyio.Event(), self._claim, session, settler)
-        group.start_soon(upkeep.watch_queues, session, settler)
-        group.start_soon(timers.run)
-        group.start_soon(rescuer.run)
-        group.start_soon(ticks.run)
-        group.start_soon(upkeep.hand_back_sitting, session, settler)
-        group.start_soon(pruner.run, session)
+        group.start_soon(upkeep.persevere, session, "watch queues", upkeep.watch_queues, session, settler)
+        group.start_soon(upkeep.persevere, session, upkeep.MAKING_DUE, timers.run)
+        group.start_soon(upkeep.persevere, session, upkeep.RESCUING, rescuer.run)
+        group.start_soon(upkeep.persevere, session, TICKING, ticks.run)
+        group.start_soon(upkeep.persevere, session, "hand back", upkeep.hand_back_sitting, session, settler)
+        group.start_soon(upkeep.persevere, session, pruner.PRUNING, pruner.run, session)
         logger.info(
             "worker %s (%s) runs %d type(s) from %s", session.name, session.id, len(session.types), session.queues
         )
@@ -186,7 +185,7 @@ class Supervisor:
                 return await store_upkeep.leave(connection, database.sql, worker_id=session.id)
 
             self._client.notifier.wake(await database.repeat(verb, patience=LEAVING))
-        except (DatabaseError, *LOST) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is: others find what is left
             why = reason(error)
             logger.warning("worker %s could not sign off (%s); its jobs run again after its lease", session.name, why)
 
@@ -197,15 +196,15 @@ class Supervisor:
                 await self._register(session)
                 await upkeep.look_at_queues(session)
                 await upkeep.say_heard(session)
-            except (DatabaseError, *LOST, *REPEATABLE) as error:
+            except Exception as error:
                 if not again:
                     raise
-                logger.warning("worker %s cannot begin again (%s); trying once more", session.name, reason(error))
-                with anyio.move_on_after(AGAIN):
+                with anyio.move_on_after(session.troubles.met(_BEGINNING, error)):
                     await self._stop.wait()
                 if self._stop.is_set():
                     return False
             else:
+                session.troubles.over(_BEGINNING)
                 return True
 
     async def _register(self, session: Session) -> None:

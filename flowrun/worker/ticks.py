@@ -11,9 +11,9 @@ import anyio
 
 from flowrun.client.control import tell
 from flowrun.client.shield import shielded
-from flowrun.errors import DatabaseError
 from flowrun.store import ticks
-from flowrun.store.pool import LOST, REPEATABLE, Connection
+from flowrun.store.blame import Fault, fault_of
+from flowrun.store.pool import Connection
 from flowrun.store.ticks import Ticked, TickFailed
 from flowrun.store.upkeep import Beat
 from flowrun.worker.session import Session
@@ -26,6 +26,7 @@ SOON = 0.2
 """Seconds until another look where somebody else has what is due: whoever that is may die."""
 WATCH = 600.0
 """Seconds for which a run is watched that a tick waits for: then its end is noticed with the next heartbeat."""
+TICKING = "take ticks that are due"
 UNFIT = 60.0
 """Seconds for which a schedule that cannot be dealt with is left alone."""
 
@@ -58,11 +59,11 @@ class Ticks:
                 wake.clear()
                 try:
                     ticked = await self._take()
-                except (DatabaseError, *LOST, *REPEATABLE) as error:
-                    logger.warning("cannot look for ticks that are due (%s); trying again", error)
-                    await anyio.sleep(0.5)
+                except Exception as error:  # noqa: BLE001 - whatever it is: it passes
+                    await anyio.sleep(self._session.troubles.met(TICKING, error))
                     wake.set()
                     continue
+                self._session.troubles.over(TICKING)
                 self._sleep_for(ticked)
                 for run in ticked.waits_for - self._watched:
                     self._watched.add(run)
@@ -80,9 +81,9 @@ class Ticks:
         self._unfit = {key: until for key, until in self._unfit.items() if until > now}
         try:
             return await self._look(ticks.BATCH)
-        except (DatabaseError, *LOST, *REPEATABLE):
-            raise
-        except Exception as error:  # noqa: BLE001 - it is found, and left alone
+        except Exception as error:
+            if fault_of(error) is not Fault.DATA:
+                raise
             logger.debug("a batch of ticks failed (%r); taking them one by one", error)
         while True:
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from time import monotonic
 
 import anyio
@@ -11,10 +11,9 @@ import anyio
 from flowrun.client.control import tell
 from flowrun.client.shield import shielded
 from flowrun.core.lanes import queue_of
-from flowrun.errors import DatabaseError
 from flowrun.store import control, queues, upkeep
 from flowrun.store.finish import Settled
-from flowrun.store.pool import LOST, REPEATABLE, Connection, reason
+from flowrun.store.pool import Connection
 from flowrun.store.queues import QueueSetting
 from flowrun.store.upkeep import Beat, Due, Rescued
 from flowrun.worker.session import Session
@@ -26,6 +25,18 @@ SITTING = 1.0
 """Seconds after which jobs that no consumer could take are handed back."""
 PAUSE = 0.005
 """Seconds between two looks at the schedule, however often it is rung."""
+
+
+MAKING_DUE, RESCUING, LOOKING = "make due jobs ready", "rescue the jobs of lost workers", "look at the queues' settings"
+
+
+async def persevere(session: Session, what: str, run: Callable[..., Awaitable[None]], *args: object) -> None:
+    """Run a loop of the worker's for as long as that lives, whatever ends it."""
+    while True:
+        try:
+            return await run(*args)
+        except Exception as error:  # noqa: BLE001 - no loop of a worker ends because of what one turn of it met
+            await anyio.sleep(session.troubles.met(what, error))
 
 
 class Timers:
@@ -48,11 +59,11 @@ class Timers:
             session.wake.due.clear()
             try:
                 due = await self._make_due()
-            except (DatabaseError, *LOST, *REPEATABLE) as error:
-                logger.warning("cannot look for due jobs (%s); trying again", reason(error))
-                await anyio.sleep(0.5)
+            except Exception as error:  # noqa: BLE001 - whatever it is: it passes
+                await anyio.sleep(session.troubles.met(MAKING_DUE, error))
                 session.wake.due.set()
                 continue
+            session.troubles.over(MAKING_DUE)
             self._due_at = None if due.next_due is None else monotonic() + max(0.0, due.next_due)
             if due.queues:
                 session.client.notifier.wake(due.queues)
@@ -101,8 +112,11 @@ class Rescuer:
                 while (rescued := await self._rescue()) is not None:
                     logger.warning("worker %s is gone; %d job(s) taken from it", rescued.worker, rescued.jobs)
                     tell(self._session.client, rescued.settled)
-            except (DatabaseError, *LOST, *REPEATABLE) as error:
-                logger.warning("cannot rescue jobs (%s); trying again with the next heartbeat", reason(error))
+            except Exception as error:  # noqa: BLE001 - whatever it is: it passes
+                await anyio.sleep(self._session.troubles.met(RESCUING, error))
+                self._expired.set()
+            else:
+                self._session.troubles.over(RESCUING)
 
     async def _rescue(self) -> Rescued | None:
         client = self._session.client
@@ -139,10 +153,11 @@ async def watch_queues(session: Session, settler: Settler) -> None:
                 _hold_up(session)
                 await settler.caught_up()
             await say_heard(session)
-        except (DatabaseError, *LOST, *REPEATABLE) as error:
-            logger.warning("cannot look at the queues' settings (%s); trying again", reason(error))
-            await anyio.sleep(0.5)
+        except Exception as error:  # noqa: BLE001 - whatever it is: it passes, and a claim that does not know brings nothing
+            await anyio.sleep(session.troubles.met(LOOKING, error))
             session.stale.set()
+        else:
+            session.troubles.over(LOOKING)
 
 
 async def say_heard(session: Session) -> None:

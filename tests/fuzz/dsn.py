@@ -63,7 +63,7 @@ def check(dsn: str) -> None:
     assert f":{SECRET}" not in where(dsn) or f":{SECRET}@" not in dsn
     assert f":{SECRET}@" not in redact(f"cannot connect to {dsn} at all")
     try:
-        with translated(dsn), understood():
+        with translated(dsn, "flowrun"), understood():
             connect_utils._parse_connect_dsn_and_args(dsn=dsn, **GIVEN)
     except FlowrunError as error:
         assert SECRET not in str(error) or f":{SECRET}@" not in dsn

@@ -106,7 +106,7 @@ async def test_somebodys_alter_holds_a_lock(
                 DatabaseError, match=r"lock timeout; somebody holds a lock .*`flowrun doctor` names who"
             ):
                 await app.job("count", {"n": 1}).dispatch()
-            await until(lambda: "a claim is repeated" in caplog.text)
+            await until(lambda: "cannot claim (canceling" in caplog.text)
             assert "`flowrun doctor` names who" in caplog.text
         await works(app)
     assert await connection.fetchval("select count(*) from flowrun.jobs where flow_id is null and kind = 0") == 0
@@ -179,7 +179,7 @@ async def test_a_worker_leaves_though_somebody_holds_a_lock_that_its_settle_need
     await connection.execute("lock table flowrun.finished in share mode")
     async with asyncio.timeout(60), app.worker(grace=1.0):
         await app.job("count", {"n": 1}).dispatch()
-        await until(lambda: "a settle is repeated" in caplog.text)
+        await until(lambda: "cannot settle (canceling" in caplog.text)
     await transaction.rollback()
     async with app.worker():
         assert await connection.fetchval("select count(*) from flowrun.jobs") == 1
@@ -215,7 +215,7 @@ async def test_a_role_without_rights(role: Role, caplog: pytest.LogCaptureFixtur
         ):
             await app.job("count", {"n": 1}).dispatch()
         await until(lambda: "cannot claim (permission denied for table" in caplog.text)
-        await until(lambda: "the heartbeat cannot be told (permission denied for table workers" in caplog.text)
+        await until(lambda: "cannot send heartbeats (permission denied for table workers" in caplog.text)
         await role.owner.execute(f"grant {EVERYTHING} to {role.name}")
         await works(app)
     await role.owner.execute(f"revoke all on schema flowrun from {role.name}")
@@ -249,7 +249,7 @@ async def test_a_database_full_of_connections(role: Role, caplog: pytest.LogCapt
             await Flowrun(role.dsn).__aenter__()
 
         async def lifted() -> None:
-            await until(lambda: "the heartbeat cannot be told (too many connections" in caplog.text)
+            await until(lambda: "cannot send heartbeats (too many connections" in caplog.text)
             await role.owner.execute(f"alter role {role.name} connection limit -1")
 
         lifting = asyncio.ensure_future(lifted())

@@ -26,7 +26,7 @@ async def test_a_beat_pushes_the_worker_on(connection: asyncpg.Connection, sql: 
     worker = await Worker(connection, sql).register(lease=1.0)
     beat = await upkeep.beat(connection, sql, worker_id=worker.id, lease=60.0)
     assert beat is not None
-    assert beat == (False, None, None, 0, None)
+    assert beat == upkeep.Beat(False, None, None, 0, None)
     left = await connection.fetchval("select extract(epoch from expires_at - now())::float8 from flowrun.workers")
     assert 50 < left <= 60
 
@@ -58,9 +58,11 @@ async def test_a_beat_tells_of_a_lease_without_a_worker(connection: asyncpg.Conn
     lost = await Worker(connection, sql).register()
     await worker.claim(1)
     await lost.claim(1)
-    assert await upkeep.beat(connection, sql, worker_id=worker.id, lease=60.0) == (False, None, None, 0, None)
+    assert await upkeep.beat(connection, sql, worker_id=worker.id, lease=60.0) == upkeep.Beat(
+        False, None, None, 0, None
+    )
     await connection.execute("delete from flowrun.workers where id = $1", lost.id)
-    assert await upkeep.beat(connection, sql, worker_id=worker.id, lease=60.0) == (True, None, None, 0, None)
+    assert await upkeep.beat(connection, sql, worker_id=worker.id, lease=60.0) == upkeep.Beat(True, None, None, 0, None)
 
 
 async def test_registering_again_only_extends(connection: asyncpg.Connection, sql: Statements) -> None:
@@ -114,7 +116,9 @@ async def test_a_mark_of_a_late_start_is_never_due(connection: asyncpg.Connectio
     await connection.execute(sql["mark_late"], id)
     assert (await upkeep.make_due(connection, sql)).next_due is None
     worker = await Worker(connection, sql).register()
-    assert await upkeep.beat(connection, sql, worker_id=worker.id, lease=60.0) == (False, None, None, 0, None)
+    assert await upkeep.beat(connection, sql, worker_id=worker.id, lease=60.0) == upkeep.Beat(
+        False, None, None, 0, None
+    )
 
 
 async def test_the_living_are_left_alone(connection: asyncpg.Connection, sql: Statements) -> None:
