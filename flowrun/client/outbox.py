@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from uuid import UUID
 
+from flowrun import codec
 from flowrun.core.attempt import Claimed
 from flowrun.core.flow import After, Flow, Node
 from flowrun.core.growth import Growth, Outbox
@@ -74,5 +75,8 @@ class AttemptOutbox:
         growth: Growth | None = None
         if self._fragment is not None and job.flow_id is not None:
             prefix, slash, name = (job.name or "").rpartition("/")
+            if job.options is not None and '"stays"' in job.options and codec.load(job.options).get("stays"):
+                for node in self._fragment.nodes:
+                    node.cleanup = True  # what a node that cleans up spawns is a part of that
             growth = self._compile(self._fragment, job.flow_id, prefix + slash, (job.id, name), self._detached)
         return Outbox(plans, growth)

@@ -121,7 +121,10 @@ class Layout:
                 if node.cleanup or flow in self._cleanup:
                     self._cleanup.add(node.inner)
                 if node.after or flow in self.starts:
-                    self.starts[node.inner] = self._append(Vertex(Kind.JOIN, f"{inside}(start)", flow, None), None)
+                    start = Vertex(Kind.JOIN, f"{inside}(start)", flow, None)
+                    if node.inner in self._cleanup:
+                        start.say(cleanup=True, stays=True)
+                    self.starts[node.inner] = self._append(start, None)
                 stack.append((node.inner, inside, iter(node.inner.nodes), node))
                 break
             else:
@@ -187,13 +190,16 @@ class Layout:
         inside = bool(whens) or any(source.flow is flow for source in (bound.sources if bound else ()))
         if inside and all(when.condition is not Condition.FINISHED for when in whens):
             return {}
-        return {(self.starts[flow], Condition.SUCCEEDED): None}
+        # The join is cancelled with a flow that has not begun: what cleans up runs all the same.
+        cleans = node.cleanup or flow in self._cleanup
+        return {(self.starts[flow], Condition.SUCCEEDED_OR_CANCELLED if cleans else Condition.SUCCEEDED): None}
 
     def _dependents(self) -> _Dependents:
         """What is known of a vertex by those that wait for it. Callbacks do not count: they come after the end.
 
-        Nor does one that a race may cancel before what it waits for has ended.
+        Nor does one that a race may cancel before what it waits for has ended, alone or with the flow it is in.
         """
+        self._race_within()
         callbacks = {callback.place for flow in self.ends for _, callback in flow.callbacks}
         outlived, awaited, racers = bytearray(len(self.vertices)), bytearray(len(self.vertices)), self._racers
         for start in self.starts.values():
@@ -213,6 +219,21 @@ class Layout:
                         outlived[parent] = 1
         return _Dependents(outlived, awaited)
 
+    def _race_within(self) -> None:
+        """What is in a flow that races is cancelled with it, and so is the join that it begins with."""
+        racing = {flow for flow, end in self.ends.items() if end in self._racers}
+        if not racing:
+            return
+        for flow in self.ends:
+            above: Flow | None = flow
+            while above is not None and above not in racing:
+                above = above.parent
+            if above is not None:
+                racing.add(flow)
+                if flow in self.starts:
+                    self._racers.add(self.starts[flow])
+        self._racers.update(number for number, vertex in enumerate(self.vertices) if vertex.flow in racing)
+
     def _connect_end(self, flow: Flow, dependents: _Dependents) -> None:
         """The end of a flow waits for its last nodes, and for all that may still run when those are decided.
 
@@ -224,7 +245,7 @@ class Layout:
         own = chain([node.place for node in flow.nodes], self.joins.get(flow, ()))
         end.parents, end.on = [place for place in own if not outlived[place]], _FINISHED
         if flow in self.starts:
-            end.wait_too(self.starts[flow], Condition.SUCCEEDED)
+            end.wait_too(self.starts[flow], Condition.SUCCEEDED_OR_CANCELLED)
         sinks = [node for node in flow.nodes if not awaited[node.place]]
         bound: Encoded | None = None
         output = _output(flow) or (sinks[0] if len(sinks) == 1 else None)

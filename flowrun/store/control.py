@@ -50,7 +50,7 @@ async def cancel_job(
         kind, _, ended, _ = found
         if ended:
             return "too late"
-        if root is not None and kind != Kind.END:
+        if root not in (None, id):
             await _hold_parents(connection, sql, root, [id])
         before = len(settled.interrupt)
         ends = await cancel(connection, sql, [id], settled, reason=by.reason, actor=by.actor)
@@ -354,9 +354,15 @@ async def _nothing_to_retry(connection: Connection, sql: Statements, id: UUID) -
 
 
 async def _hold_parents(connection: Connection, sql: Statements, root: UUID, ids: Sequence[UUID]) -> None:
-    """What jobs wait for may go on when they are decided: the end of the flow must wait for it."""
+    """What jobs, or what is in inner flows, wait for may go on when they are decided: the end of the flow must wait for
+    it."""
     graph = await _load(connection, sql, root)
     wanted = set(ids)
+    for id in ids:
+        if id in graph.jobs and graph.jobs[id].kind is Kind.END:
+            # The join it begins with is a node of the flow around, and leads to its end.
+            wanted |= _below(graph, id).keys()
+            wanted |= {e.parent for e in graph.edges if e.child == id and graph.jobs[e.parent].kind is Kind.JOIN}
     waited = {edge.parent for edge in graph.edges if edge.child in wanted}
     parents = [id for id in waited if graph.jobs[id].outcome is None]
     if parents:

@@ -114,14 +114,13 @@ async def cancel(
 
     ``harmless``: what contains ``ids`` can succeed all the same. A flow among them is cancelled by what is in it.
     """
-    named = set(ids)
     stopped = await stop.stop(connection, sql, ids, reason=reason, actor=actor, harmless=harmless)
     settled.interrupt.extend(stopped.running)
     return await write(
         connection,
         sql,
         [
-            Final(id, Outcome.CANCELLED, attempt, error=stop.words(reason, actor), harmless=harmless and id in named)
+            Final(id, Outcome.CANCELLED, attempt, error=stop.words(reason, actor), harmless=id in stopped.harmless)
             for id, attempt in stopped.withdrawn.items()
         ],
         settled,

@@ -6,13 +6,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from uuid import UUID
 
 from flowrun import codec, mint
+from flowrun.core.attempt import Ending
 from flowrun.core.cascade import Ended
 from flowrun.core.growth import Asks, Expansion, Growth, Way, add_join, bound, look_at_both
 from flowrun.core.plan import EdgeRow, JobRow, Plan
 from flowrun.core.states import Condition, Kind, Outcome
 from flowrun.errors import InvalidFlow, NotFound
 from flowrun.store import insert, stop
-from flowrun.store.finish import Settled, cancel, follow
+from flowrun.store.finish import Final, Settled, cancel, follow, stop_requests
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
 
@@ -61,7 +62,7 @@ async def grow(
     new = frozenset(row.id for row in plan.jobs)
     await follow(connection, sql, ended, settled, only=new)
     await _release(connection, sql, plan.free, settled)
-    await _stop_if_cancelled(connection, sql, [growth.flow_id, root], list(new), settled)
+    await _stop_if_cancelled(connection, sql, growth.flow_id, list(new), settled)
     return {row.id: row.name for row in plan.jobs if row.name is not None}
 
 
@@ -138,17 +139,23 @@ async def _move(connection: Connection, sql: Statements, growth: Growth, way: Wa
     )
 
 
-async def expand(connection: Connection, sql: Statements, expansion: Expansion, settled: Settled) -> None:
-    """Write a map's items and let the map wait for them. It has left its lease."""
+async def expand(
+    connection: Connection, sql: Statements, ending: Ending, expansion: Expansion, settled: Settled
+) -> list[Final]:
+    """Write a map's items and let the map wait for them. It has left its lease. The map as cancelled, if it was asked
+    to stop meanwhile."""
     roots = await lock(connection, sql, [expansion.flow_id])
+    stopped = await stop_requests(connection, sql, [expansion.id])
+    if stopped:
+        return [stopped[0].final(ending.attempt)]
     ids = [row.id for row in expansion.items]
     edges: list[EdgeRow] = [(id, expansion.id, 2) for id in ids]
     plan = Plan(jobs=expansion.items, edges=edges, blocked=[(expansion.id, len(ids), len(ids))], free=expansion.items)
     await insert.insert_nodes(connection, sql, plan, roots[expansion.flow_id])
     await connection.execute(sql["expand_map"], expansion.id, expansion.args, ids)
     await _release(connection, sql, plan.free, settled)
-    flows = [expansion.flow_id, roots[expansion.flow_id]]
-    await _stop_if_cancelled(connection, sql, flows, [expansion.id, *ids], settled)
+    await _stop_if_cancelled(connection, sql, expansion.flow_id, [expansion.id, *ids], settled)
+    return []
 
 
 async def _release(connection: Connection, sql: Statements, free: Sequence[JobRow], settled: Settled) -> None:
@@ -160,14 +167,14 @@ async def _release(connection: Connection, sql: Statements, free: Sequence[JobRo
 
 
 async def _stop_if_cancelled(
-    connection: Connection, sql: Statements, flows: Sequence[UUID], new: Sequence[UUID], settled: Settled
+    connection: Connection, sql: Statements, flow: UUID, new: Sequence[UUID], settled: Settled
 ) -> None:
-    """A flow that was cancelled takes in nothing new, but for what is not cancelled with it."""
-    requests = await connection.fetch(sql["cancel_requests"], flows)
+    """A flow that was cancelled, or is in one that was, takes in nothing new, but for what is not cancelled with it."""
+    requests = await connection.fetch(sql["requests_around"], flow)
     if requests:
         stopped = [row[0] for row in await connection.fetch(sql["stoppable"], new)]
-        _, reason, actor, harmless, _ = requests[0]
-        ended = await cancel(connection, sql, stopped, settled, reason=reason, actor=actor, harmless=harmless)
+        reason, actor = requests[0]
+        ended = await cancel(connection, sql, stopped, settled, reason=reason, actor=actor)
         await follow(connection, sql, ended, settled)
 
 

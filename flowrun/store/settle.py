@@ -211,7 +211,7 @@ async def _unfinished(
         if isinstance(ending.more, Parked):
             finals += await gates.park(connection, sql, ending, ending.more, settled)
         elif isinstance(ending.more, Expansion):
-            await grow.expand(connection, sql, ending.more, settled)
+            finals += await grow.expand(connection, sql, ending, ending.more, settled)
     return finals
 
 

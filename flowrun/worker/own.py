@@ -101,8 +101,10 @@ def _expand(job: Claimed) -> Attempted:
 
 
 def _items(job: Claimed, items: Sequence[Any], asked: dict[str, Any]) -> list[JobRow]:
-    like = codec.load(job.options or "{}")["item"]
-    options = codec.dump(like["options"]) if like["options"] else None
+    own = codec.load(job.options or "{}")
+    like = own["item"]
+    stored = {**(like["options"] or {}), **({"stays": True} if own.get("stays") else {})}
+    options = codec.dump(stored) if stored else None
     run_at = None if like["run_at"] is None else datetime.fromisoformat(like["run_at"])
     rest: tuple[Any, ...] = (like["priority"], like["optional"], like["delay"], run_at, options, [])
     # The flow's byte at the end of every id: see mint.

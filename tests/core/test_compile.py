@@ -23,7 +23,7 @@ from flowrun.core.vertex import Encode, Encoded
 
 FLOW = UUID(int=0)
 KINDS = {0: "job", 1: "end", 2: "join"}
-WORDS = {0: "succeeded", 1: "failed", 2: "finished", 3: "succeeded itself"}
+WORDS = {0: "succeeded", 1: "failed", 2: "finished", 3: "succeeded itself", 4: "succeeded or cancelled"}
 
 
 def encode(spec: JobSpec[Any], _where: str) -> Encoded:
@@ -264,7 +264,7 @@ def test_a_flow_as_a_node() -> None:
     assert rows.parents("inner/(start)") == {"a succeeded"}
     assert rows.parents("inner/b") == {"inner/(start) succeeded"}
     assert rows.parents("inner/c") == {"inner/b succeeded"}
-    assert rows.parents("inner") == {"inner/c finished", "inner/(start) succeeded"}
+    assert rows.parents("inner") == {"inner/c finished", "inner/(start) succeeded or cancelled"}
     assert rows.parents("d") == {"inner succeeded"}
     assert [(row.name, row.root_id) for row in rows.plan.flows] == [("inner", FLOW), ("f", FLOW)]
     inner = rows.by_name["inner"]

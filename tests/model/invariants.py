@@ -328,7 +328,9 @@ async def _flow_states(connection: asyncpg.Connection[Any]) -> list[str]:
         # A compensation is the outermost flow's affair: it runs, or not, when the inner flow has long ended.
         home = roots.get(row["flow_id"]) if row["compensates"] else row["flow_id"]
         spoils = home if row["outcome"] == 3 or (row["outcome"] == 2 and not row["optional"]) else None
-        harmless = row["callback"] or (row["outcome"] == 3 and (row["compensates"] or row["why"] in HARMLESS))
+        # The join that a flow begins with is cancelled with the flow, which speaks for itself.
+        passive = row["compensates"] or row["why"] in HARMLESS or row["kind"] == 2
+        harmless = row["callback"] or (row["outcome"] == 3 and passive)
         # What is in a flow that lost a race says how that one went.
         inside = row["why"] in HARMLESS and home not in outermost
         if row["spoils"] != (None if harmless else spoils) and not (inside and row["spoils"] == spoils):
@@ -336,19 +338,21 @@ async def _flow_states(connection: asyncpg.Connection[Any]) -> list[str]:
         if row["kind"] not in (2, 6) and not row["callback"] and (row["spoils"] == home or not harmless):
             members[home].append(row)
     ends = await connection.fetch(
-        "select fl.id, f.outcome, fl.root_id from flowrun.flows fl join flowrun.finished f on f.id = fl.id"
+        "select fl.id, f.outcome, fl.root_id, f.started_at from flowrun.flows fl join flowrun.finished f on f.id = fl.id"
     )
     # Nothing of a flow that was cancelled need have been.
     cancelled = {row[0] for row in await connection.fetch("select job_id from flowrun.audit where verb = 'cancel'")}
     again = "select flow_id from flowrun.audit where verb in ('retry', 'resolve', 'skip')"
     operated = {row[0] for row in await connection.fetch(again)}
-    for flow, outcome, root in ends:
+    for flow, outcome, root, started_at in ends:
         if root in operated or flow in operated:
             continue
         outcomes = {row["outcome"] for row in members[flow] if not (row["outcome"] == 2 and row["optional"])}
         right = {2} if 2 in outcomes else {3} if 3 in outcomes else {1, 4} if outcomes <= {4} else {1}
         if flow not in outermost and (outcomes <= {3, 4} or root in cancelled):
             right |= {4}  # it was never entered, and then the flow around it was cancelled
+        if flow not in outermost and started_at is None and outcomes <= {3, 4}:
+            right |= {3}  # it was cancelled before it was entered, with all that is in it, if anything is
         if outcome not in right:
             problems.append(
                 f"I16 flow state: flow {flow} ended with outcome {outcome}, its jobs make it {sorted(right)}"
