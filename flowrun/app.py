@@ -346,7 +346,7 @@ class Flowrun(Registering):
                 await self.queues.declare(self._declared.values())
             await self.schedules.put_declared()
             supervisor = Supervisor(self.client, concurrency=concurrency, queues=served, grace=grace)
-            host = Host("flowrun-worker", endless=False)
+            host = Host("flowrun-worker", endless=False, refused=supervisor.refused, cut=supervisor.cut)
             await host.start(supervisor.run)
             try:
                 yield supervisor

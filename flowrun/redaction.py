@@ -69,9 +69,11 @@ def guarded(hook: Redact | None) -> Redact:
     def masked(text: str) -> str:
         try:
             found: Any = hook(text)
-        except Exception as error:  # noqa: BLE001 - a user's own
+            if issubclass(type(found), str):
+                return str.__str__(found)
+        except BaseException as error:  # noqa: BLE001 - a user's own, which may be sys.exit() too
             return f"<not kept: redact raised {type(error).__name__}>"
-        return found if isinstance(found, str) else f"<not kept: redact returned {type(found).__name__}>"
+        return f"<not kept: redact returned {type(found).__name__}>"
 
     return masked
 

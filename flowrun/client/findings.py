@@ -283,6 +283,7 @@ def of_trouble(rows: Iterable[tuple[str, str, str]]) -> list[Finding]:
         "loop": "what computes for long belongs into a plain def, or process=True",
         "task": "await what the handler starts",
         "database": "look at the server's log and the worker's; it goes on by itself when the database lets it",
+        "end": "cancel only what the handler itself has started, and stop no loop that is not its own",
     }
     return [
         (note if kind == "task" else wrong)("trouble", f"worker {worker}: {said}", advice[kind])

@@ -156,9 +156,14 @@ class Hooks:
     async def _call(self, hook: Callable[[HookEvent], Any], event: HookEvent) -> None:
         try:
             await hook(event)
-        except Exception as error:  # noqa: BLE001 - the user's code
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - the user's code: sys.exit() in a hook ends no worker
             redact = guarded(self._client.settings.redact)
-            told = redact(traceback_of(error))
+            try:
+                told = redact(traceback_of(error))
+            except BaseException:  # noqa: BLE001 - its own methods
+                told = type(error).__name__
             logger.error("a hook of %s raised; nothing else is changed by it\n%s", event.kind, told)  # noqa: TRY400 - redacted
 
     def _start(self, coroutine: Any) -> None:
@@ -190,9 +195,20 @@ def _with_parts(function: Callable[..., Any]) -> Callable[[HookEvent], Any]:
         if in_loop:
             await function(*args, **kwargs)
         else:
-            await anyio.to_thread.run_sync(lambda: function(*args, **kwargs))
+            error = await anyio.to_thread.run_sync(_raised, lambda: function(*args, **kwargs))
+            if error is not None:
+                raise error
 
     return call
+
+
+def _raised(call: Callable[[], Any]) -> BaseException | None:
+    """What ``call`` raised in its thread: on its way out of it, the loop would look into it, and run its code."""
+    try:
+        call()
+    except BaseException as error:  # noqa: BLE001 - raised again where it belongs
+        return error
+    return None
 
 
 def _shown(job: Claimed) -> Job:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
+
+from flowrun.core.attempt import Claimed
+from flowrun.guarded import Guarded, sheltered
 
 Service: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
 """An ``async def`` that takes ``task_status``."""
@@ -21,21 +25,31 @@ class Host:
     others are waited for by :meth:`join`.
     """
 
-    def __init__(self, name: str, *, endless: bool = True) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        endless: bool = True,
+        refused: Callable[[Claimed], None] | None = None,
+        cut: Callable[[], None] | None = None,
+    ) -> None:
+        """``refused`` and ``cut``: see :class:`Guarded`."""
         self._name = name
         self._endless = endless
-        self._task: asyncio.Task[None] | None = None
+        self._refused = refused
+        self._cut = cut
+        self._task: Guarded | None = None
         self._stop: asyncio.Event = asyncio.Event()
 
     async def start(self, *services: Service) -> None:
         """Start ``services``, each with ``task_status``, and return when all have said that they have started."""
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stop = asyncio.Event()
-        self._task = asyncio.get_running_loop().create_task(self._run(services, ready), name=self._name)
+        self._task = Guarded(self._run(services, ready), name=self._name, refused=self._refused, cut=self._cut)
         try:
             await asyncio.wait([self._task, ready], return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            self._task.cancel()
+            self._task.end()
             await self.stop()
             raise
         if not ready.done():
@@ -62,7 +76,7 @@ class Host:
     async def _run(self, services: tuple[Service, ...], ready: asyncio.Future[None]) -> None:
         async with anyio.create_task_group() as group:
             for service in services:
-                await group.start(service)
+                await group.start(partial(sheltered, service))
             if not ready.done():
                 ready.set_result(None)
             if self._endless:

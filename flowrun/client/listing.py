@@ -45,17 +45,18 @@ class FlowSummary:
 class Trouble:
     """What a worker complains of, as of its last heartbeat."""
 
-    kind: Literal["handler", "thread", "loop", "task", "database"]
+    kind: Literal["handler", "thread", "loop", "task", "database", "end"]
     """``handler``: it ignores its cancellation, and was left behind; ``thread``: it goes on after its attempt is over;
     ``loop``: a handler blocks the event loop; ``task``: handlers left tasks behind, which were cancelled;
-    ``database``: it refuses what the worker itself has to do, which tries again until it can."""
+    ``database``: it refuses what the worker itself has to do, which tries again until it can;
+    ``end``: handlers tried to end the worker, or ended what runs their attempts."""
     type: str | None
     """Of the job; None: the loop is blocked by no handler's own task."""
     job: UUID | None
     since: datetime
-    """When that began; of tasks, when it happened last."""
+    """When that began; of ``task`` and ``end``, when it happened last."""
     count: int = 1
-    """How many tasks; how often it was tried."""
+    """How many tasks, or times; how often it was tried."""
     what: str | None = None
     """Of the database: what cannot be done, and why."""
 
@@ -65,7 +66,8 @@ class Trouble:
         if self.kind == "database":
             return f"cannot {self.what}; tried {self.count} times in {max(0.0, seconds):.0f} s"
         what = _TROUBLE[self.kind].format(count=self.count, s="" if self.count == 1 else "s")
-        return f"{self.type or 'something'} {what} {max(0.0, seconds):.0f} s{' ago' if self.kind == 'task' else ''}"
+        ago = " ago" if self.kind in ("task", "end") else ""
+        return f"{self.type or 'something'} {what} {max(0.0, seconds):.0f} s{ago}"
 
 
 _TROUBLE = {
@@ -73,6 +75,7 @@ _TROUBLE = {
     "thread": "goes on in its thread since",
     "loop": "blocks the event loop since",
     "task": "left {count} task{s} behind, the last",
+    "end": "tried to end the worker, or what runs in it, {count} time{s}, the last",
 }
 
 

@@ -19,6 +19,7 @@ from flowrun.client.shield import shielded
 from flowrun.core.attempt import Claimed
 from flowrun.core.plan import JobRow
 from flowrun.errors import DatabaseUnavailable, FlowrunError
+from flowrun.guarded import sheltered
 from flowrun.store import insert, upkeep
 from flowrun.store.pool import LOST, Connection, Database
 
@@ -109,7 +110,7 @@ class Singles:
         try:
             async with anyio.create_task_group() as group:
                 for _ in range(WRITERS):
-                    group.start_soon(self._write_on)
+                    group.start_soon(sheltered, self._write_on)
         finally:
             self._running = False
             for waiting in self._waiting:

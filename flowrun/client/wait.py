@@ -12,6 +12,7 @@ from anyio.abc import TaskStatus
 
 from flowrun.client.notify import Notifier
 from flowrun.errors import NotFound
+from flowrun.guarded import sheltered
 from flowrun.store import listen, reads
 from flowrun.store.listen import Channels
 from flowrun.store.pool import Database, Forbidden
@@ -90,7 +91,7 @@ class Waits:
         """Answer those who wait, until cancelled."""
         async with anyio.create_task_group() as group:
             if self._listen_dsn is not None or not self._database.pooler:
-                group.start_soon(self._listen)
+                group.start_soon(sheltered, self._listen)
             task_status.started()
             while True:
                 await self._answer()

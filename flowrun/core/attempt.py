@@ -21,8 +21,9 @@ class Claimed:
     """A job in this worker's lease. On the hot path: plain slots, read by position."""
 
     __slots__ = (
-        "args", "attempt", "bindings", "flow_id", "held_up", "id", "interrupted", "kind", "lease", "name", "options",
-        "outbox", "over", "parents", "place", "priority", "queue", "scope", "settled", "sources", "type", "values",
+        "args", "attempt", "bindings", "flow_id", "given_back", "held_up", "id", "interrupted", "kind", "lease", "name",
+        "options", "outbox", "over", "parents", "place", "priority", "queue", "scope", "settled", "sources", "swept",
+        "type", "values",
     )  # fmt: skip
 
     def __init__(self, row: Any, lease: int) -> None:
@@ -33,6 +34,10 @@ class Claimed:
         self.lease = lease
         self.interrupted = False
         """It was asked to stop."""
+        self.given_back = False
+        """Its worker ends: a cancellation is the worker's, and nothing comes of the attempt."""
+        self.swept = False
+        """Its code has tried to cancel all tasks of the process."""
         self.held_up = False
         """Its queue was paused: where the handler itself has not begun, it does not."""
         self.over = False

@@ -165,6 +165,11 @@ async def leave(connection: Connection, sql: Statements, *, worker_id: UUID) -> 
     return queues
 
 
+async def expire(connection: Connection, sql: Statements, *, worker_id: UUID) -> None:
+    """A worker was ended, perhaps by what it ran: its time is over at once, and others rescue what it holds."""
+    await connection.execute(sql["expire_worker"], worker_id)
+
+
 def _killer(losses: int) -> str:
     message = f"its worker died {losses} times while it ran; it is not run again (setting crash_limit)"
     return codec.dump({"type": "flowrun.WorkerLost", "message": message})

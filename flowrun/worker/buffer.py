@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 
 from flowrun.core.attempt import Claimed
@@ -51,7 +51,8 @@ class Buffer:
         self.room_made = asyncio.Event()
         self.held: Counter[int] = Counter()
         """By lease: jobs of it that are not settled yet."""
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self.serve: Callable[[], None] = _nobody
+        """Lets consumers that have nothing to do begin what is here."""
         self._pace = Pace()
 
     def room(self) -> int:
@@ -64,14 +65,8 @@ class Buffer:
 
     def put(self, jobs: Iterable[Claimed]) -> None:
         """Offer claimed jobs to the consumers."""
-        count = len(self.jobs)
         self.jobs.extend(jobs)
-        count = len(self.jobs) - count
-        while self._waiting and count:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_result(None)
-                count -= 1
+        self.serve()
 
     def hold(self, jobs: Sequence[Claimed]) -> None:
         """The jobs of a lease, or of several, are this worker's."""
@@ -98,18 +93,13 @@ class Buffer:
         self.running += 1
         return self.jobs.popleft()
 
-    async def wait(self) -> Claimed:
-        """The next job, when there is one."""
-        while (job := self.take()) is None:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(future)
-            self.room_made.set()
-            await future
-        return job
-
     def finished(self) -> None:
         """A consumer has done a job."""
         self.running -= 1
         self._pace.count += 1
         if len(self.jobs) <= self.concurrency:
             self.room_made.set()
+
+
+def _nobody() -> None:
+    """There are no consumers yet, or no more."""

@@ -1,25 +1,30 @@
-"""The consumers: N tasks that take a job, run it, hand its outcome to the settler, and take the next."""
+"""The consumers: N slots, in each of which one attempt after the other runs, as a task of its own."""
 
 from __future__ import annotations
 
 import asyncio
+import decimal
 import logging
+from contextvars import copy_context
 
 import anyio
 
-from flowrun.core.attempt import Claimed
+from flowrun.core.attempt import Attempted, Claimed, Ending
 from flowrun.worker import stacks, stubborn
-from flowrun.worker.leftovers import CONSUMERS, Leftovers
+from flowrun.worker.endings import Endings
+from flowrun.worker.leftovers import Leftovers
 from flowrun.worker.session import Session, Slot
 from flowrun.worker.settler import Settler
 from flowrun.worker.stubborn import Stubborn
+from flowrun.worker.tasks import AttemptTask
 
 logger = logging.getLogger("flowrun.worker")
 
-UNSETTLED = 500
-"""Jobs done but not yet settled after which a consumer lets others run: handlers that never wait never yield."""
 LOOK = 1.0
-"""Seconds between two looks for what does not end: handlers that were cancelled, tasks they left behind."""
+"""Seconds between two looks for what does not end (handlers that were cancelled, tasks they left behind), and for what
+ended without a word."""
+AGAIN = 5.0
+"""Seconds after which a job runs again whose outcome could not be written."""
 
 
 async def run(session: Session, settler: Settler) -> None:
@@ -33,10 +38,12 @@ async def run(session: Session, settler: Settler) -> None:
 
 
 class Consumers:
-    """The tasks, each in its slot.
+    """The slots, and the tasks in them.
 
-    They are tasks of their own rather than children of a task group, so that a handler that swallows its cancellation
-    can be left behind: a group would wait for it for ever.
+    Nothing outlives an attempt in its slot: each has a task, and a copy of the context that the worker was started in.
+    What a handler left in either (a cancellation, an open scope, a timer that will cancel, a variable, a decimal
+    precision) is gone with it. The task that ends begins the next one, so a job costs no more than one turn of the
+    loop. They are no children of a task group, which would wait for ever for a handler that swallows its cancellation.
     """
 
     def __init__(self, session: Session, settler: Settler) -> None:
@@ -44,98 +51,129 @@ class Consumers:
         self._settler = settler
         self._stubborn = Stubborn(session, self._replace)
         self._leftovers = Leftovers(session)
-        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._endings = Endings(session)
+        self._hooks = session.client.hooks if session.client.hooks.of_attempts else None
+        self._loop = asyncio.get_running_loop()
+        self._context = copy_context()
+        self._context.run(session.client.attempt.set, None)
+        self._decimal: decimal.Context | None = None
+        """What the program has set for its numbers: an object that each attempt could change for all others."""
+        if any(variable.name == "decimal_context" for variable in self._context):
+            self._decimal = self._context.run(decimal.getcontext).copy()
+        self._idle = list(session.slots)
+        self._ended = False
 
     async def run(self) -> None:
-        """Consume, and look after what does not end. Raises what ended a consumer, which nothing should."""
-        for number, slot in enumerate(self._session.slots):
-            self._start(number, slot)
-        while not self._broken.done():
-            await asyncio.wait([self._broken], timeout=LOOK)
-            self._stubborn.look()
-            self._leftovers.look()
-            self._session.trouble = [*self._stubborn.trouble(), *self._leftovers.trouble()]
-        self._broken.result()
+        """Consume, and look after what does not end."""
+        self._session.buffer.serve = self._serve
+        self._serve()
+        while True:
+            await anyio.sleep(LOOK)
+            try:
+                self._look()
+            except Exception:
+                logger.exception("looking after attempts failed; trying again")
+
+    def _look(self) -> None:
+        self._stubborn.look()
+        self._leftovers.look()
+        self._endings.look(self._answer_for)
+        self._session.trouble = [*self._stubborn.trouble(), *self._leftovers.trouble(), *self._endings.trouble()]
 
     async def end(self) -> None:
         """Cancel all; a handler that does not end in time is left behind."""
-        left = [one.slot.task for one in self._session.left if one.slot.task is not None]
-        tasks = {slot.task: slot for slot in self._session.slots if slot.task is not None}
-        for task in [*tasks, *left]:
-            task.cancel()
-        _, stuck = await asyncio.wait(tasks, timeout=stubborn.STUBBORN) if tasks else (set(), set())
+        self._ended = True
+        running = {slot.task: slot for slot in self._session.slots if slot.task is not None and slot.job is not None}
+        for slot in [*running.values(), *(one.slot for one in self._session.left)]:
+            if slot.task is not None:
+                if slot.job is not None:
+                    slot.job.given_back = True
+                slot.task.stop()
+        _, stuck = await asyncio.wait(running, timeout=stubborn.STUBBORN) if running else (set(), set())
         for task in stuck:
-            slot = tasks[task]
-            if slot.job is not None:
+            job = running[task].job
+            if job is not None:
                 logger.error(
                     "job %s (%s): its handler ignores its cancellation, %.0f s after it, and is left behind:\n%s",
-                    slot.job.id, slot.job.type, stubborn.STUBBORN, stacks.of_task(task),
+                    job.id, job.type, stubborn.STUBBORN, stacks.of_task(task),
                 )  # fmt: skip
-                stubborn.quiet(slot.job)
+                stubborn.quiet(job)
         self._leftovers.look(at_once=True)
 
-    def _start(self, number: int, slot: Slot) -> None:
-        consuming = _consume(self._session, self._settler, slot)
-        slot.task = asyncio.get_running_loop().create_task(consuming, name=f"flowrun-consumer-{number}")
-        CONSUMERS.add(slot.task)
-        slot.task.add_done_callback(self._ended)
+    def _serve(self) -> None:
+        """Begin as many jobs as there are slots with nothing to do."""
+        buffer, idle = self._session.buffer, self._idle
+        while idle and not self._ended and (job := buffer.take()) is not None:
+            self._begin(idle.pop(), job)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if self._stubborn.ended(task):
-            return
-        if not task.cancelled() and (error := task.exception()) is not None and not self._broken.done():
-            self._broken.set_exception(error)
+    def _begin(self, slot: Slot, job: Claimed) -> None:
+        slot.job = job
+        slot.task = AttemptTask(self._attempt(slot, job), loop=self._loop, name=job.type, context=self._context.copy())
 
-    def _replace(self, slot: Slot, job: Claimed) -> None:
-        """Settle an attempt without its handler, and give its place to another consumer."""
-        session = self._session
-        ending = session.runner.left_behind(job)
-        stubborn.quiet(job)
-        slot.job = None
-        number = session.slots.index(slot)
-        session.slots[number] = Slot()
-        self._start(number, session.slots[number])
-        if session.client.hooks.of_attempts:
-            session.client.hooks.attempted(job, ending)
-        self._settler.put(ending)
-        _free(session, job)
-
-
-async def _consume(session: Session, settler: Settler, slot: Slot) -> None:
-    buffer, run_job, put = session.buffer, session.runner.run, settler.put
-    hooks = session.client.hooks if session.client.hooks.of_attempts else None
-    while True:
-        slot.job = job = buffer.take() or await buffer.wait()
-        if hooks is not None:
-            hooks.started(job)
+    async def _attempt(self, slot: Slot, job: Claimed) -> None:
+        """Run one attempt, settle it, and begin the next in the same slot. Waits for nothing but the attempt."""
+        if self._decimal is not None:
+            decimal.setcontext(self._decimal.copy())
+        if self._hooks is not None:
+            self._hooks.started(job)
         try:
-            attempted = await run_job(job)
+            attempted = await self._session.runner.run(job)
         except GeneratorExit as error:
             # A future that raises it ends every coroutine on the way here, by a rule of the language, but this one.
             if not _is_current(slot.task):
                 raise  # the loop is gone, and this coroutine is thrown away
-            attempted = session.runner.broke_off(job, error)
-        if slot.job is not job:
-            return  # it was left behind
-        if hooks is not None:
-            hooks.attempted(job, attempted)
-        put(attempted)
+            attempted = self._session.runner.broke_off(job, error)
+        if slot.job is job:  # else it was left behind
+            self._over(slot, job, attempted)
+            self._free(slot)
+
+    def _answer_for(self, slot: Slot, ending: Ending | None) -> None:
+        """A slot's task has ended and left it so; ``ending``: of the attempt that nobody else answers for."""
+        if slot.job is not None and ending is not None:
+            self._over(slot, slot.job, ending)
+        self._free(slot)
+
+    def _over(self, slot: Slot, job: Claimed, attempted: Attempted) -> None:
+        session = self._session
         slot.job = None
-        _free(session, job)
-        if settler.pending > UNSETTLED:
-            await asyncio.sleep(0)
+        try:
+            if self._hooks is not None:
+                self._hooks.attempted(job, attempted)
+            self._settler.put(attempted)
+        except Exception:
+            # A codec of the program's that cannot encrypt: what the job came to cannot be written, nor why.
+            logger.exception("job %s (%s): what it came to cannot be settled; it runs again", job.id, job.type)
+            self._settler.put(Ending(job.id, job.lease, job.attempt, None, delay=AGAIN, attempts_used=job.attempt))
+        session.buffer.finished()
+        if job.place is not None:
+            session.gates.left(job)
+        if session.stopping and not session.buffer.running:
+            session.drained.set()
+
+    def _free(self, slot: Slot) -> None:
+        """A slot has nothing to do: the next job begins in it, if there is one."""
+        slot.job = slot.task = None
+        job = None if self._ended else self._session.buffer.take()
+        if job is not None:
+            self._begin(slot, job)
+        else:
+            self._idle.append(slot)
+            self._session.buffer.room_made.set()
+
+    def _replace(self, slot: Slot, job: Claimed) -> None:
+        """Settle an attempt without its handler, and give its place to another."""
+        session = self._session
+        ending = session.runner.left_behind(job)
+        stubborn.quiet(job)
+        number = session.slots.index(slot)
+        session.slots[number] = Slot()
+        if slot.task is not None:
+            slot.task.add_done_callback(self._stubborn.ended)
+        self._over(slot, job, ending)
+        self._free(session.slots[number])
 
 
-def _free(session: Session, job: Claimed) -> None:
-    """A job has left its consumer."""
-    session.buffer.finished()
-    if job.place is not None:
-        session.gates.left(job)
-    if session.stopping and not session.buffer.running:
-        session.drained.set()
-
-
-def _is_current(task: asyncio.Task[None] | None) -> bool:
+def _is_current(task: AttemptTask | None) -> bool:
     try:
         return asyncio.current_task() is task
     except RuntimeError:

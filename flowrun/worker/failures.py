@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,10 @@ class AttemptTimeout(TimeoutError):
     """An attempt took longer than its job's ``timeout``."""
 
 
+class AttemptEnded(Exception):
+    """What ran an attempt was ended, and said nothing."""
+
+
 def describe(error: BaseException, limit: int, redact: redaction.Redact) -> Failure:
     """An exception as it is kept: storable, whatever it holds; without secrets; never its frames' local values."""
 
@@ -25,21 +30,36 @@ def describe(error: BaseException, limit: int, redact: redaction.Redact) -> Fail
         # Cut twice: what is masked must be whole, and a text of a gigabyte is not looked through.
         return codec.clean_text(redact(text[: 4 * limit]), limit, max(0, len(text) - 4 * limit))
 
-    if isinstance(error, RaisedElsewhere):
-        return _masked(error.failure, kept, redact)
+    # All of an exception may be a user's own code, and raise anything; so may its class, and what redacts.
     kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    name, message, trace, detail = _name(kind), _message(error), None, None
     try:
-        message = str(error)
-    except Exception:  # noqa: BLE001 - a user's __str__
-        message = f"<unprintable {kind.__qualname__}>"
-    trace: str | None = None
-    if not isinstance(error, HandlerSignal | InvalidArguments | NotReadable | AttemptTimeout | ProcessDied):
-        try:
-            trace = kept(redaction.traceback_of(error))
-        except Exception:  # noqa: BLE001 - a user's __str__ or __cause__ again
-            trace = None
-    return Failure(codec.clean_text(name, 200), kept(message), trace, _detail(error, limit, kept, redact))
+        if kind is RaisedElsewhere:
+            return _masked(error.failure, kept, redact)  # type: ignore[attr-defined]
+        if not issubclass(kind, HandlerSignal | InvalidArguments | NotReadable | AttemptTimeout | ProcessDied):
+            with suppress(BaseException):
+                trace = kept(redaction.traceback_of(error))
+        detail = _detail(error, limit, kept, redact)
+        message = kept(message)
+    except BaseException as broken:  # noqa: BLE001
+        message = f"<not kept: {_name(type(broken))} was raised while it was looked at>"
+    return Failure(codec.clean_text(name, 200), message, trace, detail)
+
+
+def _name(kind: type[BaseException]) -> str:
+    try:
+        module, name = str(kind.__module__), str(kind.__qualname__)
+    except BaseException:  # noqa: BLE001 - of a metaclass
+        return type.__dict__["__name__"].__get__(kind)  # type: ignore[no-any-return]
+    return name if module == "builtins" else f"{module}.{name}"
+
+
+def _message(error: BaseException) -> str:
+    try:
+        # Of a text by a class of its own, the plain text: nothing of it is called later.
+        return str.__str__(str(error))
+    except BaseException:  # noqa: BLE001 - a user's __str__, which may be sys.exit() too
+        return f"<unprintable {_name(type(error)).rpartition('.')[2]}>"
 
 
 def _masked(failure: Failure, kept: Callable[[str], str], redact: redaction.Redact) -> Failure:
@@ -54,12 +74,12 @@ def _detail(error: BaseException, limit: int, kept: Callable[[str], str], redact
     told: dict[str, Any] = {}
     try:
         if notes := getattr(error, "__notes__", None):
-            told["notes"] = [kept(str(note)) for note in notes[:20]]
+            told["notes"] = [kept(str.__str__(str(note))) for note in notes[:20]]
         if error.__cause__ is not None:
-            told["cause"] = kept(f"{type(error.__cause__).__qualname__}: {error.__cause__}")
+            told["cause"] = kept(f"{type(error.__cause__).__qualname__}: {_message(error.__cause__)}")
         if (detail := getattr(error, "detail", None)) is not None and not callable(detail):
             told["detail"] = redaction.inside(codec.load(codec.dump(detail, limit=limit)), redact)
-    except Exception:  # noqa: BLE001, S110 - a user's own properties; what was found before counts
+    except BaseException:  # noqa: BLE001, S110 - a user's own properties; what was found before counts
         pass
     return codec.dump(told) if told else None
 

@@ -20,13 +20,12 @@ from weakref import WeakSet
 from flowrun.core.attempt import Claimed
 from flowrun.worker import stacks
 from flowrun.worker.session import Session, Trouble
+from flowrun.worker.tasks import AttemptTask
 
 logger = logging.getLogger("flowrun.worker")
 
 SHARE = 100
 """Looking takes at most one part in so many of the time, also where there are very many tasks (0.6 us each)."""
-CONSUMERS: WeakSet[asyncio.Task[Any]] = WeakSet()
-"""Of all workers in this process: there may be several of one app, and a consumer's context names its last attempt."""
 REMEMBERED = timedelta(hours=1)
 """How long a type that left tasks behind is named among what troubles the worker."""
 
@@ -58,7 +57,7 @@ class Leftovers:
             return
         found: WeakSet[asyncio.Task[Any]] = WeakSet()
         for task in asyncio.all_tasks():
-            if task in CONSUMERS or task in self._cancelled:
+            if isinstance(task, AttemptTask) or task in self._cancelled:
                 continue
             job = self._attempt_of(task)
             if job is None or not job.over:

@@ -24,6 +24,7 @@ from flowrun.core.attempt import Claimed, Failure
 from flowrun.core.outcome import RaisedElsewhere
 from flowrun.core.parents import Ancestor
 from flowrun.errors import ConfigurationError, ProcessDied, Retry, Snooze
+from flowrun.guarded import sheltered
 from flowrun.registry import Definition
 from flowrun.worker.child import LEAVE, LENGTH
 
@@ -234,7 +235,7 @@ class Processes:
         self._all.add(process)
         self._started.set()
         # It outlives the job that asked for it, so it is no task of that job: see leftovers.py.
-        Context().run(self._group.start_soon, self._watch, process)
+        Context().run(self._group.start_soon, sheltered, self._watch, process)
         return process
 
     async def _watch(self, process: Process) -> None:

@@ -27,11 +27,15 @@ from flowrun.redaction import Redact
 from flowrun.registry import Definition, Registry
 from flowrun.sealing import PLAIN, Sealing, foreign
 from flowrun.sealing.attempts import opened
-from flowrun.worker.failures import AttemptTimeout, cause_of, describe
+from flowrun.worker.failures import AttemptEnded, AttemptTimeout, cause_of, describe
 from flowrun.worker.processes import Processes
+from flowrun.worker.tasks import cancelled_by
 from flowrun.worker.threads import Threads
 
 logger = logging.getLogger("flowrun.job")
+
+SWEPT = 1.0
+"""Seconds after which a job runs again that another one has cancelled together with all tasks of the process."""
 
 
 class Runner:
@@ -62,7 +66,7 @@ class Runner:
         """By type; the last says that nothing but the function is to be called."""
 
     async def run(self, job: Claimed) -> Attempted:
-        """Run one attempt. Never raises, but for the cancellation of the task it runs in, and GeneratorExit."""
+        """Run one attempt. Never raises, but for the cancellation by a worker that ends, and GeneratorExit."""
         definition, rules, simple = self._known.get(job.type) or self._learn(job.type)
         if job.interrupted:
             return _stopped(job)
@@ -80,18 +84,17 @@ class Runner:
             if job.settled:
                 return _over(job)
             if job.interrupted:
-                return _interrupted(job)
+                return _stopped(job)
             more = None if job.outbox is None else job.outbox.sealed()
         except asyncio.CancelledError as error:
             job.over = True
             if job.interrupted:
-                return _interrupted(job)
-            if job.settled and job.scope is not None and job.scope.cancel_called:
+                return _stopped(job)
+            if job.settled:
                 return _over(job)
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if job.given_back:
                 raise
-            return self._failed(job, rules, error)
+            return self._cancelled(job, rules, error)
         except GeneratorExit:
             raise  # an answer might not be heard: see broke_off
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a handler fails the job, not the worker
@@ -100,7 +103,7 @@ class Runner:
                 kind = type(error).__qualname__
                 logger.warning("job %s (%s) was completed, and then its handler raised %s", job.id, job.type, kind)
                 return _over(job)
-            return _interrupted(job) if job.interrupted else self._failed(job, rules, error)
+            return _stopped(job) if job.interrupted else self._failed(job, rules, error)
         try:
             result = (
                 "null" if value is None else codec.dump_as(value, definition.to_plain_result, limit=self._max_payload)
@@ -113,7 +116,22 @@ class Runner:
             reason = f"the result cannot be stored{at}: {error.reason}"
             return self._over(job, Failure("flowrun.ResultNotStorable", reason, None))
 
-    def broke_off(self, job: Claimed, error: GeneratorExit) -> Ending:
+    def _cancelled(self, job: Claimed, rules: Policy, error: asyncio.CancelledError) -> Ending:
+        """The end of an attempt that flowrun did not cancel: its own code did, or somebody who had its task."""
+        if job.scope is not None and job.scope.cancel_called:
+            # A cancellation that its handler swallowed, and did not take back, hides the one by which its time ended.
+            return self._failed(job, rules, AttemptTimeout(f"the attempt took longer than {rules.timeout} s"))
+        by = cancelled_by(asyncio.current_task())
+        if by is not None and by is not job and by.swept:
+            logger.warning("job %s (%s) was cancelled by job %s (%s), and runs again", job.id, job.type, by.id, by.type)
+            return Ending(job.id, job.lease, job.attempt, None, delay=SWEPT, attempts_used=job.attempt - 1)
+        if not error.args:
+            who = "its own code" if by is job else f"job {by.id} ({by.type})" if by is not None else "somebody"
+            message = f"{who} cancelled the task of the attempt; flowrun did not"
+            error = asyncio.CancelledError(message).with_traceback(error.__traceback__)
+        return self._failed(job, rules, error)
+
+    def broke_off(self, job: Claimed, error: BaseException) -> Ending:
         """The end of an attempt that ended every coroutine on its way."""
         job.over = True
         if job.settled:
@@ -186,16 +204,19 @@ class Runner:
         return arguments
 
     def _failed(self, job: Claimed, rules: Policy, error: BaseException) -> Ending:
-        if isinstance(error, InvalidArguments | RaisedElsewhere):
+        if issubclass(type(error), InvalidArguments | RaisedElsewhere):
             error = _unreadable(job) or error
         failure = self._describe(error)
+        draw = random.random()  # noqa: S311 - jitter
         try:
-            following = decide(error, job.attempt, rules, random.random())  # noqa: S311 - jitter
-        except Exception as broken:  # noqa: BLE001 - a user's own backoff function
-            failure = self._describe(broken)
-            return self._over(job, failure)
+            following = decide(error, job.attempt, rules, draw)
+        except BaseException:  # noqa: BLE001 - the exception's own code; sys.exit() in it, too
+            try:
+                following = decide(AttemptEnded(), job.attempt, rules, draw)
+            except BaseException as broken:  # noqa: BLE001 - a user's own backoff function
+                return self._over(job, self._describe(broken))
         if isinstance(following, Again):
-            kept = None if isinstance(error, Snooze) else failure
+            kept = None if issubclass(type(error), Snooze) else failure
             if kept is not None:
                 logger.warning(
                     "job %s (%s) attempt %d failed, next in %.1f s: %s",
@@ -278,14 +299,6 @@ def interrupt(job: Claimed, task: asyncio.Task[Any]) -> None:
             job.scope.cancel()
         else:
             task.cancel()
-
-
-def _interrupted(job: Claimed) -> Ending:
-    """An attempt that was asked to stop, whatever its handler made of that."""
-    task = asyncio.current_task()
-    if job.scope is None and task is not None and task.uncancel():
-        raise asyncio.CancelledError
-    return _stopped(job)
 
 
 def _over(job: Claimed) -> Ending:

@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
 from typing import Any, Literal, NamedTuple
@@ -27,6 +27,7 @@ from flowrun.worker.gates import Gates
 from flowrun.worker.processes import Processes
 from flowrun.worker.run import Runner, SealedRunner, interrupt
 from flowrun.worker.services import JobServices
+from flowrun.worker.tasks import AttemptTask
 from flowrun.worker.threads import Threads
 from flowrun.worker.wake import Bell, Wake
 
@@ -39,7 +40,7 @@ class Slot:
     """A consumer's place: the task, and the job it runs right now."""
 
     job: Claimed | None = None
-    task: asyncio.Task[None] | None = None
+    task: AttemptTask | None = None
 
 
 class LeftBehind(NamedTuple):
@@ -53,9 +54,10 @@ class LeftBehind(NamedTuple):
 class Trouble(NamedTuple):
     """What a worker complains of."""
 
-    kind: Literal["handler", "thread", "loop", "task", "database"]
+    kind: Literal["handler", "thread", "loop", "task", "database", "end"]
     """A handler ignores its cancellation; its thread goes on after its attempt; it blocks the event loop; it left tasks
-    behind. Or the database refuses something that the worker itself has to do."""
+    behind; it tried to end the worker, or ended what runs its attempt. Or the database refuses something that the
+    worker itself has to do."""
     type: str | None
     """Of the job; None: the loop is blocked by no handler's own task."""
     job: UUID | None
@@ -102,6 +104,8 @@ class Session:
     name: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
     stopping: bool = False
     """No more is claimed or handed off."""
+    cut: bool = False
+    """The program ends around it, perhaps because of what runs."""
     lost: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the worker was given up: its jobs are somebody else's."""
 
@@ -132,6 +136,8 @@ class Session:
         self.slots = [Slot() for _ in range(self.concurrency)]
         self.left: list[LeftBehind] = []
         """Handlers that ignored their cancellation and still run."""
+        self.endings: dict[str, tuple[int, Claimed, datetime]] = {}
+        """By type: how often its jobs tried to end what is not theirs, the last of them, and when."""
         self.trouble: list[Trouble] = []
         """What there is to complain of, but for the loop and the database."""
         self.troubles = Troubles()
@@ -226,6 +232,11 @@ class Session:
         for slot in self.slots:
             if slot.job is not None and slot.job.id in wanted and slot.task is not None:
                 interrupt(slot.job, slot.task)
+
+    def note_ending(self, job: Claimed) -> None:
+        """A job tried to end what is not its own."""
+        times = self.endings[job.type][0] if job.type in self.endings else 0
+        self.endings[job.type] = (times + 1, job, datetime.now(UTC))
 
     def hasten(self, seconds: float) -> int:
         """A test moves time on: running attempts come so much nearer to their timeouts, and everything is looked at.

@@ -57,16 +57,14 @@ class Stubborn:
             ),
         ]
 
-    def ended(self, task: asyncio.Task[None]) -> bool:
-        """A consumer has ended; whether it was one that was left behind."""
-        for one in self._session.left:
+    def ended(self, task: asyncio.Task[None]) -> None:
+        """An attempt that was left behind has ended."""
+        for one in list(self._session.left):
             if one.slot.task is task:
                 self._session.left.remove(one)
                 logger.warning("a handler that was left behind has ended; what it came to is refused")
                 if not task.cancelled():
                     task.exception()  # seen
-                return True
-        return False
 
     def _look_at_threads(self, now: float) -> None:
         for call in self._session.threads.left:

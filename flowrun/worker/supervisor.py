@@ -10,13 +10,15 @@ import anyio
 from anyio.abc import TaskStatus
 
 from flowrun.client.dispatch import Client
+from flowrun.core.attempt import Claimed
 from flowrun.core.options import SYSTEM_QUEUE, check_name
 from flowrun.errors import ConfigurationError
+from flowrun.guarded import sheltered
 from flowrun.registry import load_validation
 from flowrun.store import upkeep as store_upkeep
 from flowrun.store.pool import Connection, reason
 from flowrun.store.upkeep import Beat
-from flowrun.worker import consumer, pruner, upkeep
+from flowrun.worker import consumer, endings, pruner, upkeep
 from flowrun.worker.claimer import Claimer
 from flowrun.worker.heartbeat import Heartbeat
 from flowrun.worker.session import Session
@@ -76,6 +78,23 @@ class Supervisor:
         if at_once:
             self._hurry.set()
 
+    def refused(self, job: Claimed) -> None:
+        """The code of a job has tried to cancel this worker."""
+        if self._session is not None:
+            endings.refused(self._session, job)
+
+    def cut(self) -> None:
+        """The loop ends around this worker, and nobody has asked it to stop: what runs may be the reason.
+
+        A handler that stops the loop, or whose task raises SystemExit, ends a program in which the worker is embedded.
+        """
+        session = self._session
+        if session is not None and not self._stop.is_set():
+            session.cut = True
+            for slot in session.slots:
+                if slot.job is not None:
+                    slot.job.given_back = True
+
     async def ended(self) -> None:
         """Return when it works no more: stopped, or something went wrong (leaving ``app.worker()`` raises it)."""
         await self._ended.wait()
@@ -120,18 +139,23 @@ class Supervisor:
         heartbeat = Heartbeat(session, on_beat)
         claims, consumers = anyio.CancelScope(), anyio.CancelScope()
         handlers_ended = anyio.Event()
-        group.start_soon(heartbeat.run)
+
+        def start(run: Callable[..., Awaitable[None]], *args: object) -> None:
+            group.start_soon(sheltered, run, *args)
+
+        beats, silent = anyio.CancelScope(), anyio.Event()
+        start(_within, beats, silent, heartbeat.run)
         await _first(heartbeat.listening, self._stop.wait)
-        group.start_soon(settler.run)
-        group.start_soon(session.processes.run)
-        group.start_soon(_within, consumers, handlers_ended, consumer.run, session, settler)
-        group.start_soon(_within, claims, anyio.Event(), self._claim, session, settler)
-        group.start_soon(upkeep.persevere, session, "watch queues", upkeep.watch_queues, session, settler)
-        group.start_soon(upkeep.persevere, session, upkeep.MAKING_DUE, timers.run)
-        group.start_soon(upkeep.persevere, session, upkeep.RESCUING, rescuer.run)
-        group.start_soon(upkeep.persevere, session, TICKING, ticks.run)
-        group.start_soon(upkeep.persevere, session, "hand back", upkeep.hand_back_sitting, session, settler)
-        group.start_soon(upkeep.persevere, session, pruner.PRUNING, pruner.run, session)
+        start(settler.run)
+        start(session.processes.run)
+        start(_within, consumers, handlers_ended, consumer.run, session, settler)
+        start(_within, claims, anyio.Event(), self._claim, session, settler)
+        start(upkeep.persevere, session, "watch queues", upkeep.watch_queues, session, settler)
+        start(upkeep.persevere, session, upkeep.MAKING_DUE, timers.run)
+        start(upkeep.persevere, session, upkeep.RESCUING, rescuer.run)
+        start(upkeep.persevere, session, TICKING, ticks.run)
+        start(upkeep.persevere, session, "hand back", upkeep.hand_back_sitting, session, settler)
+        start(upkeep.persevere, session, pruner.PRUNING, pruner.run, session)
         logger.info(
             "worker %s (%s) runs %d type(s) from %s", session.name, session.id, len(session.types), session.queues
         )
@@ -148,6 +172,9 @@ class Supervisor:
             with anyio.CancelScope(shield=True):
                 consumers.cancel()
                 claims.cancel()
+                if session.cut:
+                    beats.cancel()
+                    await silent.wait()
                 if not session.lost.is_set():
                     await self._leave(session, settler, handlers_ended)
                 # What could not be settled by now is not tried for ever: it is somebody else's.
@@ -158,9 +185,9 @@ class Supervisor:
         """Claim: once for all queues that share the consumers, once for each that has an allotment."""
         shared = [queue for queue in session.queues if queue not in self._allotments]
         async with anyio.create_task_group() as group:
-            group.start_soon(Claimer(session, settler, [SYSTEM_QUEUE, *shared]).run)
+            group.start_soon(sheltered, Claimer(session, settler, [SYSTEM_QUEUE, *shared]).run)
             for queue, most in self._allotments.items():
-                group.start_soon(Claimer(session, settler, [queue], most).run)
+                group.start_soon(sheltered, Claimer(session, settler, [queue], most).run)
 
     async def _drain(self, session: Session, settler: Settler, claims: anyio.CancelScope) -> None:
         """Let running jobs end, for a while."""
@@ -182,6 +209,10 @@ class Supervisor:
             database = self._client.database
 
             async def verb(connection: Connection) -> set[str]:
+                if session.cut:
+                    # As if it had died: who rescues what it ran counts that as a loss.
+                    await store_upkeep.expire(connection, database.sql, worker_id=session.id)
+                    return set()
                 return await store_upkeep.leave(connection, database.sql, worker_id=session.id)
 
             self._client.notifier.wake(await database.repeat(verb, patience=LEAVING))
@@ -258,4 +289,4 @@ async def _first(*waits: Callable[[], Awaitable[object]]) -> None:
             group.cancel_scope.cancel()
 
         for wait in waits:
-            group.start_soon(one, wait)
+            group.start_soon(sheltered, one, wait)

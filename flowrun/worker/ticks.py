@@ -11,6 +11,7 @@ import anyio
 
 from flowrun.client.control import tell
 from flowrun.client.shield import shielded
+from flowrun.guarded import sheltered
 from flowrun.store import ticks
 from flowrun.store.blame import Fault, fault_of
 from flowrun.store.pool import Connection
@@ -67,7 +68,7 @@ class Ticks:
                 self._sleep_for(ticked)
                 for run in ticked.waits_for - self._watched:
                     self._watched.add(run)
-                    group.start_soon(self._watch, run)
+                    group.start_soon(sheltered, self._watch, run)
 
     def _sleep_for(self, ticked: Ticked) -> None:
         until = [] if ticked.next_in is None else [max(ticked.next_in, 0.0 if ticked.schedules else SOON)]
