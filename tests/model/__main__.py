@@ -1,7 +1,7 @@
 """More random flows than the suite has time for: ``python -m tests.model --minutes 10 --seed 7``.
 
-Three kinds take turns, or one alone (``--kind``): "plain" flows of jobs and "varied" ones of all kinds, compared with what
-must become of them, and "wild" ones, with people and faults meddling. On an embedded server, or on the one that
+Four kinds take turns, or one alone (``--kind``): "plain" flows of jobs and "varied" ones of all kinds, compared with what
+must become of them, "wild" ones, with people and faults meddling, and "closing" ones, with verbs where they end. On an embedded server, or on the one that
 FLOWRUN_TEST_DSN names. Ends with the first offence, made smaller where that can be done, and exit code 1.
 """
 
@@ -17,6 +17,7 @@ from random import Random
 from flowrun.testing import databases
 from tests.model import playing, smaller
 from tests.model.arena import arena
+from tests.model.closing import closing
 from tests.model.playing import playground
 from tests.model.varied import random_flow as varied_flow
 from tests.model.wild import wilderness
@@ -24,7 +25,7 @@ from tests.model.written import random_flow
 
 BATCH = 20
 """Flows side by side."""
-KINDS = ("plain", "varied", "wild")
+KINDS = ("plain", "varied", "wild", "closing")
 
 
 async def main() -> int:
@@ -51,7 +52,7 @@ async def play(dsn: str, asked: argparse.Namespace) -> int:
         for kind in kinds:
             seconds = asked.minutes * 60 / rounds / len(kinds)
             seed = asked.seed + number
-            count, problem = await {"plain": plain, "varied": varied, "wild": wild}[kind](
+            count, problem = await {"plain": plain, "varied": varied, "wild": wild, "closing": closing_time}[kind](
                 dsn, seed, seconds, asked.most
             )
             counts[kind] += count
@@ -90,6 +91,20 @@ async def varied(dsn: str, seed: int, seconds: float, most: int) -> tuple[int, s
 async def wild(dsn: str, seed: int, seconds: float, _: int) -> tuple[int, str | None]:
     random = Random(seed)
     async with wilderness(dsn) as here:
+
+        async def turn() -> str | None:
+            try:
+                await here.play(random, BATCH)
+            except AssertionError as error:
+                return str(error)
+            return None
+
+        return await _turns(turn, seconds)
+
+
+async def closing_time(dsn: str, seed: int, seconds: float, _: int) -> tuple[int, str | None]:
+    random = Random(seed)
+    async with closing(dsn) as here:
 
         async def turn() -> str | None:
             try:
