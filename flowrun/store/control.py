@@ -287,7 +287,10 @@ async def _run_again(
     The flows around are not cancelled any more, nor are those of ``stopping`` that have not stopped: which these are.
     Raises NotPossible where the flow is being undone, or was.
     """
-    # What has not ended is held where it stands; then all is read once more, and stays as it is read.
+    # What has not ended is held where it stands; then all is read once more, and stays as it is read. What has ended
+    # may be in a lease still, whose worker has not said what it knows of it.
+    over = [id for id, job in graph.jobs.items() if job.outcome is not None and job.outcome is not Outcome.SUCCEEDED]
+    await connection.fetch(sql["touch_leases"], over)
     await stop.find(connection, sql, [id for id, job in graph.jobs.items() if job.outcome is None], withdraw=False)
     graph = await _load(connection, sql, graph.root)
     if not all(graph.jobs[id].undoes for id in first) or stopping:
@@ -306,7 +309,7 @@ async def _run_again(
     undone = undo(graph.jobs, graph.edges, first)
     recalled = [id for id in undone if graph.jobs[id].outcome is None]
     await connection.fetch(sql["withdraw"], recalled)
-    await connection.execute(sql["recall"], recalled)
+    await connection.execute(sql["recall"], list(undone))
     plan = again(graph.jobs, graph.edges, undone, held)
     for id, edit in args.items():
         await edits.edit(connection, sql, [id], edit)

@@ -143,11 +143,11 @@ async def settle_alone(
     """Write the outcomes of jobs that have one and nothing else: something that hangs on them cannot be dealt with."""
     settled = Settled()
     async with connection.transaction(isolation="read_committed"):
-        started = await _leave(connection, sql, worker_id, endings, leases)
+        mine, started = await _leave(connection, sql, worker_id, endings, leases)
         finals = [
             Final(e.id, e.outcome, e.attempt, e.result, started[e.id], None, e.error)
-            for e in endings
-            if e.outcome is not None and e.id in started
+            for e in mine
+            if e.outcome is not None
         ]
         await write(connection, sql, finals, settled)
     return settled
@@ -160,9 +160,8 @@ async def settle_in(
     grown = {ending.flow_id for ending in endings if ending.flow_id is not None}
     if grown:
         await grow.lock(connection, sql, grown)
-    started = await _leave(connection, sql, worker_id, endings, leases)
+    mine, started = await _leave(connection, sql, worker_id, endings, leases)
     crash.point("settle.left")
-    mine = [ending for ending in endings if ending.id in started]
     settled = Settled()
     await _keep_attempts(connection, sql, mine, worker, started)
     finals = await _finals(connection, sql, mine, started)
@@ -180,8 +179,12 @@ async def settle_in(
 
 async def _leave(
     connection: Connection, sql: Statements, worker_id: UUID, endings: Sequence[Ending], leases: Leases
-) -> dict[UUID, datetime]:
-    """Of jobs that leave their leases, those that were this worker's: since when they ran."""
+) -> tuple[list[Ending], dict[UUID, datetime]]:
+    """Of jobs that leave their leases, those that were this worker's, and since when they ran.
+
+    A job may be among the endings twice: it was taken out of a lease while its worker was about to say what came of it,
+    and is in another one now. Then what is said of the first does not count.
+    """
     left = await connection.fetch(
         sql["leave"],
         worker_id,
@@ -191,7 +194,9 @@ async def _leave(
         [ending.lease for ending in endings],
         [ending.attempt for ending in endings],
     )
-    return {row[0]: row[2] for row in left}
+    leases_of = {row[0]: row[1] for row in left}
+    mine = [ending for ending in endings if leases_of.get(ending.id) == ending.lease]
+    return mine, {row[0]: row[2] for row in left}
 
 
 async def _unfinished(

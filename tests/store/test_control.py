@@ -10,6 +10,7 @@ import pytest
 from flowrun import Flowrun
 from flowrun.core.attempt import Ending
 from flowrun.core.compile import TYPES
+from flowrun.core.growth import Parked
 from flowrun.core.states import Outcome
 from flowrun.store import control, stop, upkeep
 from flowrun.store.bulk import By
@@ -87,6 +88,47 @@ async def test_the_end_of_a_cancelled_flow_is_handed_back_undecided(app: Flowrun
         await upkeep.hand_back(connection, SQL, worker_id=mine.id, leases=None)
         assert await outcomes(connection) == {"a": 2}
         assert [job.id for job in await mine.claim()] == [end.id]
+
+
+async def test_what_a_worker_says_of_a_lease_that_the_job_has_left_does_not_count(app: Flowrun, connection) -> None:
+    """The end of a flow is decided again, by the same worker, which settles both of what it found in one batch."""
+    async with app:
+        flow = app.flow("f")
+        flow.add(app.job("step"), name="a")
+        run = await flow.dispatch()
+        mine = await worker(connection)
+        await run["a"].cancel()
+        (before,) = await mine.claim()
+        await run.resolve("a")
+        (after,) = await mine.claim()
+        assert (before.id, before.lease) == (run.id, after.lease - 1)
+        await mine.end(
+            [
+                Ending(before.id, before.lease, before.attempt, Outcome.CANCELLED),
+                Ending(after.id, after.lease, after.attempt, Outcome.SUCCEEDED),
+            ]
+        )
+        assert await outcomes(connection) == {"a": 1, "f": 1}
+
+
+async def test_what_a_worker_says_late_of_a_job_that_runs_again_does_not_count(app: Flowrun, connection) -> None:
+    """A gate whose time is over is in a lease when it is cancelled: once it waits again, it must not be there."""
+    async with app:
+        flow = app.flow("f")
+        flow.wait_for("go", name="gate", timeout=60.0)
+        run = await flow.dispatch()
+        mine = await worker(connection)
+        (gate,) = await mine.claim()
+        parked = Ending(gate.id, gate.lease, gate.attempt, None, more=Parked("go", 60.0, None), flow_id=run.id)
+        await mine.end([parked])
+        await connection.execute("update flowrun.scheduled set run_at = now()")
+        await upkeep.make_due(connection, SQL)
+        (gate,) = await mine.claim()
+        assert await run["gate"].cancel() == "cancelled"
+        await run["gate"].retry()
+        error = '{"type":"flowrun.GateTimeout","message":"no signal came in time"}'
+        await mine.end([Ending(gate.id, gate.lease, gate.attempt, Outcome.FAILED, error=error)])
+        assert await outcomes(connection) == {}
 
 
 async def test_a_job_that_was_asked_to_stop_does_not_come_back(app: Flowrun, connection) -> None:

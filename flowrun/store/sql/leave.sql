@@ -2,7 +2,7 @@
 -- slow path: only a job that is still in its lease, at that attempt, comes out.
 --   $1 uuid worker  $2 bigint[] leases concerned  $3 bigint[] of these, the ones with no job left
 --   $4 uuid[] job  $5 bigint[] its lease  $6 smallint[] its attempt
--- Result: id, attempt, claimed_at of the jobs that were this worker's. One that has an outcome already may be among
+-- Result: id, lease, claimed_at of the jobs that were this worker's. One that has an outcome already may be among
 -- them, where this waited for the settle that wrote it; what follows (again.sql, finish.sql) sees that outcome.
 -- Index: leases_pkey, finished_pkey. Hashed look-ups where joins would do: with statistics of single-job leases the
 -- planner chose nested loops over both lists, 1.1 s for 2,000 jobs.
@@ -36,4 +36,4 @@ rest as (
 spent as (
     delete from flowrun.leases where worker_id = $1 and n = any($3)
 )
-select id, attempt, claimed_at from leaving
+select id, n, claimed_at from leaving
