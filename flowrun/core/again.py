@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
 from flowrun.core.cascade import Counters, Edge, Ended, Skip, decide
-from flowrun.core.states import Kind, Outcome, satisfies
+from flowrun.core.states import Condition, Kind, Outcome, satisfies
 
 Id = TypeVar("Id", bound=Hashable)
 
@@ -73,8 +73,12 @@ def failed(jobs: Mapping[Id, Stored[Id]], flow: Id) -> set[Id]:
             matters[inside] = counts and end is not None and matter(end.flow_id)
         return matters[inside]
 
-    own = (Kind.HANDLER, Kind.GATE, Kind.SLEEP, Kind.MAP)
-    return {id for id, job in jobs.items() if job.spoils and job.kind in own and matter(job.flow_id)}
+    def runs(job: Stored[Id]) -> bool:
+        if job.kind is Kind.END:  # cancelled before it had begun, with what is in it, if anything is
+            return job.outcome is Outcome.CANCELLED
+        return job.kind not in (Kind.JOIN, Kind.VERDICT)
+
+    return {id for id, job in jobs.items() if job.spoils and runs(job) and matter(job.flow_id)}
 
 
 def being_undone(jobs: Mapping[Id, Stored[Id]]) -> bool:
@@ -105,31 +109,54 @@ def undo(jobs: Mapping[Id, Stored[Id]], edges: Sequence[Edge[Id]], first: Collec
 
     Of flowrun's own jobs also those that are released and have not ended: they are about to say what is no more so.
     """
-    children: dict[Id, list[Id]] = {}
+    children: dict[Id, list[Edge[Id]]] = {}
+    parents: dict[Id, list[Edge[Id]]] = {}
     for edge in edges:
-        children.setdefault(edge.parent, []).append(edge.child)
-    undone = set(first)
-    for id in first:
-        if jobs[id].kind is Kind.MAP:
-            undone |= _cancelled_items(jobs, edges, id)
-    stack = list(undone)
+        children.setdefault(edge.parent, []).append(edge)
+        parents.setdefault(edge.child, []).append(edge)
+    undone = set[Id]()
+    still = set[Id]()
+    stack = list(first)
     while stack:
-        for child in children.get(stack.pop(), ()):
-            job = jobs.get(child)
-            if job is None or child in undone or job.waiting is not None:
+        id = stack.pop()
+        if id in undone:
+            continue
+        undone.add(id)
+        along = [edge.parent for edge in parents.get(id, ()) if _goes_along(jobs[edge.parent], jobs[id])]
+        stack += along
+        for edge in children.get(id, ()):
+            job = jobs.get(edge.child)
+            if job is None or edge.child in undone or job.waiting is not None:
                 continue
-            own = job.kind in (Kind.END, Kind.JOIN, Kind.VERDICT)
-            undecided = job.kind is Kind.MAP and job.outcome in (None, Outcome.FAILED)
-            if job.outcome is Outcome.SKIPPED or own or undecided:
-                fresh = {child} | (_cancelled_items(jobs, edges, child) if job.kind is Kind.MAP else set())
-                stack += fresh - undone
-                undone |= fresh
-    return undone
+            if job.outcome is Outcome.SKIPPED and _is_lost(edge.child, jobs, parents, undone):
+                still.add(edge.child)
+            elif job.outcome is Outcome.SKIPPED or _speaks_again(job, edge):
+                stack.append(edge.child)
+    return undone | still
 
 
-def _cancelled_items(jobs: Mapping[Id, Stored[Id]], edges: Iterable[Edge[Id]], map: Id) -> set[Id]:
-    """Those that were cancelled because a sibling of theirs had failed."""
-    return {edge.parent for edge in edges if edge.child == map and jobs[edge.parent].outcome is Outcome.CANCELLED}
+def _goes_along(parent: Stored[Id], child: Stored[Id]) -> bool:
+    """Whether a parent runs again because ``child`` does: the cancelled item of a map, which was cancelled because a
+    sibling of it failed, or with the map; and a join that was cancelled with the flow it belongs to."""
+    return parent.outcome is Outcome.CANCELLED and (child.kind is Kind.MAP or parent.kind is Kind.JOIN)
+
+
+def _is_lost(
+    id: Id, jobs: Mapping[Id, Stored[Id]], parents: Mapping[Id, Sequence[Edge[Id]]], undone: Collection[Id]
+) -> bool:
+    """Whether what was skipped will be skipped again, for a reason that stays. It is told why; nothing follows from it,
+    so a flow inside that has succeeded is not asked again."""
+    counters = _counters(jobs, parents[id], jobs[id].need, undone)
+    return counters.open < counters.need
+
+
+def _speaks_again(job: Stored[Id], edge: Edge[Id]) -> bool:
+    """Whether one of flowrun's own, or a map that has not succeeded, is to say anew what the parent of ``edge`` made of
+    it."""
+    if job.kind is Kind.END and job.outcome is not None and edge.condition is not Condition.FINISHED:
+        return False  # the flow has begun and ended: only what is in it says how it went
+    undecided = job.kind is Kind.MAP and job.outcome in (None, Outcome.FAILED)
+    return undecided or job.kind in (Kind.END, Kind.JOIN, Kind.VERDICT)
 
 
 def again(
@@ -173,7 +200,9 @@ def again(
     return plan
 
 
-def _counters(jobs: Mapping[Id, Stored[Id]], edges: list[Edge[Id]], need: int | None, undone: set[Id]) -> Counters:
+def _counters(
+    jobs: Mapping[Id, Stored[Id]], edges: Sequence[Edge[Id]], need: int | None, undone: Collection[Id]
+) -> Counters:
     total = len(edges) if need is None else need
     met = still = 0
     for edge in edges:

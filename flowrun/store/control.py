@@ -127,7 +127,7 @@ async def retry(
             return 0
         stopping = await _run_again(connection, sql, graph, first, settled, args, stopping=stopping)
         await note(connection, sql, root, None if flow == root else flow, "retry", by)
-    return len(first - {flow}) + len(stopping)
+    return sum(graph.jobs[id].kind is not Kind.END for id in first) + len(stopping)
 
 
 async def retry_job(

@@ -40,7 +40,7 @@ def test_a_skip_for_another_reason_is_decided_again_at_once() -> None:
     edges = [Edge("a", "c", S), Edge("b", "c", F), Edge("c", "d", S)]
     plan = run(jobs, edges)
     assert plan.released == ["a"]
-    assert set(plan.skipped) == {"c", "d"}
+    assert set(plan.skipped) == {"c"}  # d was skipped because of c, and is so still
     assert plan.skipped["c"].cause == "b"
     assert not plan.blocked
 
@@ -101,3 +101,41 @@ def test_conditions_on_results_and_on_cancelled_parents() -> None:
     plan = run(jobs, edges, "x")
     assert set(plan.skipped) == {"c"}
     assert plan.blocked == {"d": Counters(1, 1)}
+
+
+def inner_flow(end: Outcome, start: Outcome, *nodes: Outcome) -> tuple[dict[str, Stored[str]], list[Edge[str]]]:
+    """A failed job, and a flow inside that waits for its end; the flow has these nodes, one after the other."""
+    jobs = {"x": job(BAD), "start": job(start, Kind.JOIN, spoils=False), "end": job(end, Kind.END)}
+    edges = [Edge("x", "start", ANY), Edge("start", "end", Condition.SUCCEEDED_OR_CANCELLED)]
+    before = "start"
+    for number, outcome in enumerate(nodes):
+        jobs[f"n{number}"] = job(outcome)._replace(flow_id="end")
+        edges += [Edge(before, f"n{number}", S), Edge(f"n{number}", "end", ANY)]
+        before = f"n{number}"
+    return jobs, edges
+
+
+def test_a_flow_inside_that_has_ended_is_not_asked_again_because_it_would_begin_again() -> None:
+    for end, node in [(GOOD, GOOD), (OFF, OFF)]:
+        jobs, edges = inner_flow(end, GOOD, node)
+        plan = run(jobs, edges, "x")
+        assert plan.undone == {"x", "start"}
+        assert plan.blocked == {"start": Counters(1, 1)}
+
+
+def test_a_skip_inside_a_flow_that_succeeded_does_not_open_it() -> None:
+    jobs, edges = inner_flow(GOOD, GOOD, GOOD)
+    jobs["s"] = job(SKIPPED)._replace(flow_id="end")
+    edges += [Edge("start", "s", S), Edge("n0", "s", F), Edge("s", "end", ANY)]
+    plan = run(jobs, edges, "x")
+    assert plan.undone == {"x", "start", "s"}
+    assert set(plan.skipped) == {"s"}
+
+
+def test_a_flow_inside_that_was_cancelled_before_it_began_begins() -> None:
+    for nodes in [(), (OFF,), (OFF, OFF)]:
+        jobs, edges = inner_flow(OFF, OFF, *nodes)
+        plan = run(jobs, edges)
+        assert plan.undone == jobs.keys()
+        assert plan.released == ["x"]
+        assert plan.blocked["start"] == Counters(1, 1)
