@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -33,6 +32,7 @@ from flowrun.core.ticking import Catchup, Overlap
 from flowrun.embedded import EmbeddedPostgres, default_directory, directory_from_dsn
 from flowrun.errors import ConfigurationError
 from flowrun.importable import refuse_while_loading
+from flowrun.logs import Log
 from flowrun.registry import Registry, is_async
 from flowrun.store import migrate as migrations
 from flowrun.store.pool import Database
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from flowrun.context import CallNext, Job
 
-logger = logging.getLogger("flowrun")
+logger = Log("flowrun")
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from flowrun.core import parents as core_parents
 from flowrun.core.options import check_name
 from flowrun.core.states import Outcome
 from flowrun.errors import FlowrunError, NotFound
+from flowrun.logs import Log
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_logger = logging.getLogger("flowrun.job")
+_logger = Log("flowrun.job")
 
 OUTCOMES: dict[int, Literal["succeeded", "failed", "cancelled", "skipped"]] = {
     Outcome.SUCCEEDED: "succeeded",
@@ -267,7 +268,7 @@ class Job:
         """A logger (``flowrun.job``) whose records carry ``job_id``, ``job_type`` and ``attempt``."""
         if self._log is None:
             extra: dict[str, Any] = {"job_id": str(self.id), "job_type": self.type, "attempt": self.attempt}
-            self._log = logging.LoggerAdapter(_logger, extra)
+            self._log = logging.LoggerAdapter(cast("logging.Logger", _logger), extra)
         return self._log
 
     @overload

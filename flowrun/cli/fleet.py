@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import socket
@@ -17,8 +16,9 @@ import anyio
 
 from flowrun.cli.exits import FAILED, MIGRATE, OK, UsageError
 from flowrun.cli.stopping import Stopping
+from flowrun.logs import Log
 
-logger = logging.getLogger("flowrun.serve")
+logger = Log("flowrun.serve")
 
 BACKOFF, LONGEST, STEADY = 0.5, 30.0, 60.0
 """Seconds before another child is started: at first, at most; and how long a child lives that was no quick death."""

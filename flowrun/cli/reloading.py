@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +13,9 @@ import anyio
 from flowrun.cli.exits import OK, UsageError
 from flowrun.cli.fleet import ASKED, Fleet
 from flowrun.cli.stopping import Stopping
+from flowrun.logs import Log
 
-logger = logging.getLogger("flowrun.serve")
+logger = Log("flowrun.serve")
 
 LOOK = 0.5
 """Seconds between two looks at the files."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -18,8 +17,9 @@ from flowrun.cli.exits import OK, UsageError
 from flowrun.cli.loading import load
 from flowrun.cli.parent import Parent
 from flowrun.cli.stopping import Stopping, leave
+from flowrun.logs import Log
 
-logger = logging.getLogger("flowrun.serve")
+logger = Log("flowrun.serve")
 
 _DSN = "FLOWRUN_PARENT_DSN"
 """In the environment of a process of many: the ``--dsn`` its parent was given."""

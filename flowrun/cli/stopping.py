@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -12,7 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-logger = logging.getLogger("flowrun.serve")
+from flowrun.logs import Log
+
+logger = Log("flowrun.serve")
 
 THREADS = 2.0
 """Seconds that threads, and handlers that ignore their cancellation, have to end after the work is done."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -40,6 +39,7 @@ from flowrun.core.plan import Plan
 from flowrun.core.references import contains, take_out
 from flowrun.core.vertex import NO_ARGUMENTS, ONLY_THE_JOB, Encoded
 from flowrun.errors import ConfigurationError, InvalidArguments, InvalidFlow, NotFound
+from flowrun.logs import Log
 from flowrun.registry import Definition, Registry
 from flowrun.sealing import Sealing, rows
 from flowrun.store import callers, insert, reads
@@ -48,7 +48,7 @@ from flowrun.store.edits import Edit
 from flowrun.store.listen import Channels
 from flowrun.store.pool import Database, Id
 
-logger = logging.getLogger("flowrun.dispatch")
+logger = Log("flowrun.dispatch")
 
 R = TypeVar("R")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from flowrun.core.attempt import Attempted, Claimed, Ending, Failure
 from flowrun.core.lanes import queue_of
 from flowrun.core.states import Kind
 from flowrun.errors import ConfigurationError
+from flowrun.logs import Log
 from flowrun.redaction import guarded, traceback_of
 from flowrun.registry import is_async
 from flowrun.sealing import Sealing, shown
@@ -32,7 +32,7 @@ from flowrun.store.pool import reason
 if TYPE_CHECKING:
     from flowrun.client.dispatch import Client
 
-logger = logging.getLogger("flowrun.hooks")
+logger = Log("flowrun.hooks")
 
 HookKind = Literal["attempt_failed", "job_failed", "job_succeeded", "job_started", "flow_finished"]
 KINDS: Final[tuple[str, ...]] = get_args(HookKind)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import logging
 from asyncio import sleep
 from dataclasses import dataclass
 from math import isfinite
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from flowrun.core.options import SYSTEM_QUEUE, check_name
 from flowrun.errors import ConfigurationError
+from flowrun.logs import Log
 from flowrun.store import queues as store
 from flowrun.store.queues import Hearing, QueueSetting
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flowrun.client.dispatch import Client
     from flowrun.store.pool import Connection
 
-logger = logging.getLogger("flowrun.queues")
+logger = Log("flowrun.queues")
 
 SOONEST, SLOWEST = 0.002, 0.1
 """Seconds between two looks whether all workers have heard of a pause: at first, and at last."""

@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Final
 
+from flowrun.logs import Log
 from flowrun.store.blame import Fault, fault_of
 from flowrun.store.pool import level, reason
 
-logger = logging.getLogger("flowrun.worker")
+logger = Log("flowrun.worker")
 
 FIRST: Final = {Fault.LINK: 0.2, Fault.AGAIN: 0.05, Fault.SERVER: 0.1, Fault.DATA: 0.1}
 """Seconds until the second try ..."""

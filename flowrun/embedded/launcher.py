@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from flowrun.embedded.identity import Identity, choose_identity, environment
 from flowrun.embedded.installation import find_installation
 from flowrun.embedded.probe import Postmaster, clear_the_way, read_postmaster
 from flowrun.errors import EmbeddedPostgresError
+from flowrun.logs import Log
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _KILLS_BORNE = 5  # during one start
 
-_logger = logging.getLogger("flowrun.embedded")
+_logger = Log("flowrun.embedded")
 
 # Said by a server whose predecessor was killed and is not quite gone: worth another try until the time is over.
 _PASSING = ("pre-existing shared memory block", 'lock file "postmaster.pid" already exists')

@@ -63,6 +63,11 @@ async def round_trip(connection: Connection, timeout: float) -> None:
     await connection.execute("select 1", timeout=timeout)
 
 
+async def works_on(connection: Connection, sql: Statements, session: int) -> bool:
+    """Whether the server still works on a statement of another session, given by its server process."""
+    return bool(await connection.fetchval(sql["session_state"], session) == "active")
+
+
 async def hang_up(connection: Connection, sql: Statements, sessions: Iterable[int]) -> None:
     """End sessions that listen, by their server processes, since nobody reads what they are told."""
     await connection.execute(sql["hang_up"], list(sessions))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import re
 from functools import cache
 from importlib.resources import files
@@ -13,10 +12,11 @@ from typing import NamedTuple
 import asyncpg
 
 from flowrun.errors import DatabaseError, MigrationNeeded, SchemaTooNew
+from flowrun.logs import Log
 from flowrun.store.pool import Connection, said
 from flowrun.store.statement import quote, render
 
-logger = logging.getLogger("flowrun.migrate")
+logger = Log("flowrun.migrate")
 
 BREAKS = "breaks"
 """How the name of a migration begins after which workers of the version before cannot work."""

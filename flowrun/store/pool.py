@@ -177,9 +177,10 @@ class Database:
     async def open(self) -> None:
         """Connect; DatabaseUnavailable says where to, without the password."""
         with translated(self.dsn, self.schema), understood():
-            self._pool = await asyncpg.create_pool(
+            pool = await asyncpg.create_pool(
                 self.dsn,
-                min_size=1,
+                # Where a floor is to be kept, asyncpg prints a traceback each time it cannot be.
+                min_size=0,
                 max_size=self._size,
                 connection_class=Link,
                 init=keep_alive,
@@ -188,6 +189,12 @@ class Database:
                 server_settings=self._settings({}),
                 **self._cache(),
             )
+            try:
+                await pool.release(await pool.acquire())
+            except BaseException:
+                pool.terminate()
+                raise
+            self._pool = pool
 
     async def close(self) -> None:
         """Give the connections back to the server."""

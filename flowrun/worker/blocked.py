@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from flowrun.core.attempt import Claimed
+from flowrun.logs import Log
 from flowrun.worker import stacks
 from flowrun.worker.session import Session, Trouble
 
-logger = logging.getLogger("flowrun.worker")
+logger = Log("flowrun.worker")
 
 TICK = 0.5
 """Seconds between two questions to the loop."""

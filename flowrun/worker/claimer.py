@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -26,6 +28,9 @@ CHEAP = 0.002
 """Seconds a claim from the head of the queue may take and still be made at every wake."""
 UNSETTLED = 4000
 """Jobs run and not settled beyond which nothing more is claimed: they fill the memory, and are lost with the worker."""
+DOUBT = 0.4
+"""Seconds that a claim may take before it is asked, by another way, whether the server works on it; then twice as
+long, and so on."""
 HEAD_SHARE = 20
 """Claims from the head take at most one part in so many of the time."""
 
@@ -61,6 +66,10 @@ class Claimer:
         """Leases whose claim was sent and never answered."""
         self._heard_by = 0
         """The server process that tells what becomes ready."""
+        self._asked: Any = None
+        """The connection whose answer is waited for."""
+        self._late = anyio.Event()
+        """An answer takes long."""
 
     async def run(self) -> None:
         """Claim until cancelled; a lost connection is replaced."""
@@ -81,6 +90,31 @@ class Claimer:
                 if connection is not None:
                     self._session.listeners.discard(self._heard_by)
                     connection.terminate()
+
+    async def watch(self) -> None:
+        """Give up links that are half-open, until cancelled: what the server does not work on is not answered any more.
+
+        A time limit alone would have to be long: a claim that takes long is not to be lost on a server that is slow.
+        """
+        while True:
+            await self._late.wait()
+            self._late = anyio.Event()
+            asked, pause = self._asked, DOUBT
+            while asked is not None and self._asked is asked:
+                with suppress(Exception):  # the server is not to be reached: whoever waits for it will see
+                    if await self._is_lost(asked) and self._asked is asked:
+                        asked.terminate()
+                        break
+                await anyio.sleep(pause)
+                pause *= 2
+
+    async def _is_lost(self, asked: Any) -> bool:
+        database = self._session.client.database
+        other = await database.connect(patience=1.0)
+        try:
+            return not await listen.works_on(other, database.sql, asked.get_server_pid())
+        finally:
+            other.terminate()
 
     async def _listen(self, connection: Any) -> None:
         """Hear what becomes ready where it is claimed: a thread in between costs who is idle another 0.2 ms."""
@@ -109,14 +143,14 @@ class Claimer:
             return
         self._bell.ready.clear()
         if self._limited.turn():
-            await self._asking(room, self._claim_limited(connection, room))
+            await self._asking(room, connection, self._claim_limited(connection, room))
             return
         if not self._bell.plain:
             await self._sleep()
             return
         self._bell.plain = False
         from_head = self._choose_start()
-        jobs = await self._asking(room, self._claim(connection, room))
+        jobs = await self._asking(room, connection, self._claim(connection, room))
         now = monotonic()
         if from_head:
             self._head_cost = now - self._head_at
@@ -155,14 +189,20 @@ class Claimer:
             return room
         return min(room, self._allotment - self._session.busy(self._queues))
 
-    async def _asking(self, room: int, claiming: Any) -> list[Claimed]:
+    async def _asking(self, room: int, connection: Any, claiming: Any) -> list[Claimed]:
         """Claim, so that no other claimer of this worker fills the same room meanwhile."""
         buffer = self._session.buffer
         buffer.asked += room
+        self._asked = connection
+        # Through a pooler nobody knows which session it is.
+        timer = asyncio.get_running_loop().call_later(DOUBT, self._late.set) if self._heard_by else None
         try:
             jobs: list[Claimed] = await shielded(claiming)
         finally:
             buffer.asked -= room
+            self._asked = None
+            if timer is not None:
+                timer.cancel()
         if self._session.troubles:
             self._session.troubles.over(_CLAIMING)
         if len(jobs) < room:

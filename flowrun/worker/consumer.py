@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import decimal
-import logging
 from contextvars import copy_context
 
 import anyio
 
 from flowrun.core.attempt import Attempted, Claimed, Ending
+from flowrun.logs import Log
 from flowrun.worker import stacks, stubborn
 from flowrun.worker.endings import Endings
 from flowrun.worker.leftovers import Leftovers
@@ -18,7 +18,7 @@ from flowrun.worker.settler import Settler
 from flowrun.worker.stubborn import Stubborn
 from flowrun.worker.tasks import AttemptTask
 
-logger = logging.getLogger("flowrun.worker")
+logger = Log("flowrun.worker")
 
 LOOK = 1.0
 """Seconds between two looks for what does not end (handlers that were cancelled, tasks they left behind), and for what

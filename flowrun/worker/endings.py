@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from flowrun.core.attempt import Claimed, Ending
+from flowrun.logs import Log
 from flowrun.worker.failures import AttemptEnded
 from flowrun.worker.session import Session, Slot, Trouble
 
-logger = logging.getLogger("flowrun.worker")
+logger = Log("flowrun.worker")
 
 REMEMBERED = timedelta(hours=1)
 """How long a type that did so is named among what troubles the worker."""

@@ -8,7 +8,6 @@ listen for their queues in the worker's loop, lose their connections when that i
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,12 +19,13 @@ import anyio
 
 from flowrun import codec
 from flowrun.core.options import SYSTEM_QUEUE
+from flowrun.logs import Log
 from flowrun.store import listen, upkeep
 from flowrun.store.upkeep import Beat
 from flowrun.worker.blocked import LoopWatch
 from flowrun.worker.session import Session
 
-logger = logging.getLogger("flowrun.worker")
+logger = Log("flowrun.worker")
 
 _BEATING = "send heartbeats"
 _LEARNING = "learn what there is to know with a heartbeat"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import sys
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
@@ -18,11 +17,12 @@ from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from flowrun.core.attempt import Claimed
+from flowrun.logs import Log
 from flowrun.worker import stacks
 from flowrun.worker.session import Session, Trouble
 from flowrun.worker.tasks import AttemptTask
 
-logger = logging.getLogger("flowrun.worker")
+logger = Log("flowrun.worker")
 
 SHARE = 100
 """Looking takes at most one part in so many of the time, also where there are very many tasks (0.6 us each)."""

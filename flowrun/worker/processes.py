@@ -25,10 +25,11 @@ from flowrun.core.outcome import RaisedElsewhere
 from flowrun.core.parents import Ancestor
 from flowrun.errors import ConfigurationError, ProcessDied, Retry, Snooze
 from flowrun.guarded import sheltered
+from flowrun.logs import Log
 from flowrun.registry import Definition
 from flowrun.worker.child import LEAVE, LENGTH
 
-logger = logging.getLogger("flowrun.worker")
+logger = Log("flowrun.worker")
 
 IDLE = 60.0
 """Seconds without work after which a process is ended."""
@@ -282,7 +283,7 @@ def _raised(told: Mapping[str, Any]) -> Exception:
 
 def _log(told: dict[str, Any]) -> None:
     record = logging.makeLogRecord(told)
-    logger = logging.getLogger(record.name)
+    logger = Log(record.name).logger if record.name.startswith("flowrun") else logging.getLogger(record.name)
     if logger.isEnabledFor(record.levelno):
         logger.handle(record)
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import random
 
 import anyio
 
 from flowrun.client.shield import shielded
+from flowrun.logs import Log
 from flowrun.store import prune
 from flowrun.store.pool import Connection
 from flowrun.store.prune import Step
 from flowrun.worker.session import Session
 
-logger = logging.getLogger("flowrun.worker")
+logger = Log("flowrun.worker")
 
 PRUNING = "prune"
 FIRST = 5.0

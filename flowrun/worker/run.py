@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from flowrun.core.outcome import Again, Policy, RaisedElsewhere, decide, policy
 from flowrun.core.references import Unresolved, put_back
 from flowrun.core.states import Outcome
 from flowrun.errors import InvalidArguments, NotReadable, Snooze
+from flowrun.logs import Log
 from flowrun.redaction import Redact
 from flowrun.registry import Definition, Registry
 from flowrun.sealing import PLAIN, Sealing, foreign
@@ -32,7 +32,7 @@ from flowrun.worker.processes import Processes
 from flowrun.worker.tasks import cancelled_by
 from flowrun.worker.threads import Threads
 
-logger = logging.getLogger("flowrun.job")
+logger = Log("flowrun.job")
 
 SWEPT = 1.0
 """Seconds after which a job runs again that another one has cancelled together with all tasks of the process."""

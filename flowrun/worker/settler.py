@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
@@ -16,6 +15,7 @@ from flowrun.core.attempt import Attempted, Claimed, Ending, Failure, Success, h
 from flowrun.core.compile import TYPES
 from flowrun.core.options import SYSTEM_QUEUE
 from flowrun.core.states import Outcome
+from flowrun.logs import Log
 from flowrun.sealing.attempts import sealed
 from flowrun.store import settle, upkeep
 from flowrun.store.blame import Fault, fault_of, was_answered
@@ -26,7 +26,7 @@ from flowrun.worker.intake import take_in
 from flowrun.worker.passing import Passing
 from flowrun.worker.session import Session
 
-logger = logging.getLogger("flowrun.worker")
+logger = Log("flowrun.worker")
 
 _SETTLING = "settle"
 LARGEST = 2000

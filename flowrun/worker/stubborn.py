@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 
 from flowrun.core.attempt import Claimed
+from flowrun.logs import Log
 from flowrun.worker import stacks
 from flowrun.worker.session import LeftBehind, Session, Slot, Trouble
 
-logger = logging.getLogger("flowrun.worker")
+logger = Log("flowrun.worker")
 
 STUBBORN = 5.0
 """Seconds a cancelled handler has to end before it is left behind."""

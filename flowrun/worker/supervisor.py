@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import anyio
@@ -14,6 +13,7 @@ from flowrun.core.attempt import Claimed
 from flowrun.core.options import SYSTEM_QUEUE, check_name
 from flowrun.errors import ConfigurationError
 from flowrun.guarded import sheltered
+from flowrun.logs import Log
 from flowrun.registry import load_validation
 from flowrun.store import upkeep as store_upkeep
 from flowrun.store.pool import Connection, reason
@@ -26,7 +26,7 @@ from flowrun.worker.settler import SealingSettler, Settler
 from flowrun.worker.taker import Taker
 from flowrun.worker.ticks import TICKING, Ticks
 
-logger = logging.getLogger("flowrun.worker")
+logger = Log("flowrun.worker")
 
 _BEGINNING = "begin again, after it was given up"
 LEAVING = 5.0
@@ -185,9 +185,11 @@ class Supervisor:
         """Claim: once for all queues that share the consumers, once for each that has an allotment."""
         shared = [queue for queue in session.queues if queue not in self._allotments]
         async with anyio.create_task_group() as group:
-            group.start_soon(sheltered, Claimer(session, settler, [SYSTEM_QUEUE, *shared]).run)
-            for queue, most in self._allotments.items():
-                group.start_soon(sheltered, Claimer(session, settler, [queue], most).run)
+            claimers = [Claimer(session, settler, [SYSTEM_QUEUE, *shared])]
+            claimers += [Claimer(session, settler, [queue], most) for queue, most in self._allotments.items()]
+            for claimer in claimers:
+                group.start_soon(sheltered, claimer.run)
+                group.start_soon(sheltered, claimer.watch)
 
     async def _drain(self, session: Session, settler: Settler, claims: anyio.CancelScope) -> None:
         """Let running jobs end, for a while."""

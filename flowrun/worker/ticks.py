@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import suppress
 from time import monotonic
 from uuid import UUID
@@ -12,6 +11,7 @@ import anyio
 from flowrun.client.control import tell
 from flowrun.client.shield import shielded
 from flowrun.guarded import sheltered
+from flowrun.logs import Log
 from flowrun.store import ticks
 from flowrun.store.blame import Fault, fault_of
 from flowrun.store.pool import Connection
@@ -19,7 +19,7 @@ from flowrun.store.ticks import Ticked, TickFailed
 from flowrun.store.upkeep import Beat
 from flowrun.worker.session import Session
 
-logger = logging.getLogger("flowrun.worker")
+logger = Log("flowrun.worker")
 
 EARLIER = 0.1
 """Seconds that a heartbeat's word must be earlier than what is known: no two clocks agree to the millisecond."""

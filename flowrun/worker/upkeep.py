@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Collection
 from time import monotonic
 
@@ -11,6 +10,7 @@ import anyio
 from flowrun.client.control import tell
 from flowrun.client.shield import shielded
 from flowrun.core.lanes import queue_of
+from flowrun.logs import Log
 from flowrun.store import control, queues, upkeep
 from flowrun.store.finish import Settled
 from flowrun.store.pool import Connection
@@ -19,7 +19,7 @@ from flowrun.store.upkeep import Beat, Due, Rescued
 from flowrun.worker.session import Session
 from flowrun.worker.settler import Settler
 
-logger = logging.getLogger("flowrun.worker")
+logger = Log("flowrun.worker")
 
 SITTING = 1.0
 """Seconds after which jobs that no consumer could take are handed back."""

@@ -58,6 +58,53 @@ async def test_a_worker_notices_a_link_that_fell_silent(dsn: str, through: Throu
         assert await (await other.job("echo", {"value": 5}).dispatch()).result(timeout=20) == 5
 
 
+@pytest.mark.parametrize("rung", [False, True])
+async def test_a_claimer_s_half_open_link_costs_a_poll_and_a_second(dsn: str, through: Through, rung: bool) -> None:
+    """Not the time that a claim may take, which is the lease: the server is asked, by another way, what became of it."""
+    app = Flowrun(through.dsn, lease=60.0, poll=1.0)
+
+    @app.handler(attempts=1)
+    async def echo(value: int) -> float:
+        return time.monotonic()
+
+    async with app.worker(concurrency=2), Flowrun(dsn) as other:
+        await (await other.job("echo", {"value": 1}).dispatch()).result(timeout=20)
+        [claims] = through.proxy.that_said(*SAID["claim"])
+        claims.silent = True
+        dispatched = time.monotonic()
+        by = app if rung else other
+        runs = await asyncio.gather(*(by.job("echo", {"value": n}).dispatch() for n in range(5)))
+        at = [await run.result(timeout=50) for run in runs]
+        # It says a second; the machine of a test may be slow. Without the question it is the lease.
+        assert max(at) - dispatched < 1.0 + 1.0 + 8.0
+
+
+async def test_a_claim_that_only_takes_long_keeps_its_link(
+    dsn: str, through: Through, connection: asyncpg.Connection, until: Until
+) -> None:
+    app = make(through.dsn, poll=0.5)
+    async with app.worker(concurrency=2), Flowrun(dsn) as other:
+        assert await (await other.job("echo", {"value": 1}).dispatch()).result(timeout=20) == 1
+        [before] = through.proxy.that_said(*SAID["claim"])
+        run = await other.job("echo", {"value": 2}, delay=0.8).dispatch()
+        locker = await asyncpg.connect(dsn)
+        async with locker.transaction():
+            await locker.execute("lock table flowrun.leases in access exclusive mode")
+
+            async def waits() -> bool:
+                return bool(
+                    await connection.fetchval(
+                        "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%select r.ctid%'"
+                        " and now() - query_start > interval '1.5 seconds'"
+                    )
+                )
+
+            await until(waits)
+        await locker.close()
+        assert await run.result(timeout=20) == 2
+        assert through.proxy.that_said(*SAID["claim"]) == [before]
+
+
 @pytest.mark.parametrize("unheard", [True, False])
 async def test_a_worker_that_cannot_hear_notices_it_at_its_start_says_so_once_and_polls(
     dsn: str, through: Through, until: Until, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,3 +62,35 @@ async def test_a_restart_costs_nothing_but_time(directory: Path) -> None:
         assert set(ran) - {999} == {n * 10 + k for n in range(20) for k in range(5)}
         # A claim is not durable: what was claimed in the last moments before the crash may be claimed again.
         assert max(ran.values()) <= 2
+
+
+async def test_a_program_says_in_lines_that_its_server_restarts_and_prints_no_traceback(directory: Path) -> None:
+    """Neither flowrun's, nor those of asyncio and asyncpg about connections and futures that nobody looks at any more."""
+    async with Server(directory) as server:
+        await prepare(server.dsn)
+        with (directory / "stderr").open("w") as stderr:
+            program = await asyncio.create_subprocess_exec(
+                sys.executable, "-W", "default", "-m", "tests.chaos.busy", server.dsn,
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=stderr,
+            )  # fmt: skip
+        assert program.stdin
+        assert program.stdout
+        try:
+            assert await asyncio.wait_for(program.stdout.readline(), 30) == b"ready\n"
+            for immediate in (True, False, True, False):
+                program.stdin.write(b"work\n")
+                assert await asyncio.wait_for(program.stdout.readline(), 40) == b"done\n"
+                await server.stop(immediate=immediate)
+                await asyncio.sleep(0.5)
+                await server.start()
+            program.stdin.write(b"work\n")
+            assert await asyncio.wait_for(program.stdout.readline(), 40) == b"done\n"
+            program.stdin.close()
+            assert await asyncio.wait_for(program.wait(), 30) == 0
+        finally:
+            if program.returncode is None:
+                program.kill()
+        said = (directory / "stderr").read_text()
+        assert "cannot claim" in said
+        for word in ("Traceback", "never retrieved", ":asyncio:", ":asyncpg", "Warning"):
+            assert word not in said, said[:20_000]
