@@ -24,11 +24,12 @@ from flowrun.client.runs import FlowRun, JobRun
 from flowrun.client.schedules import Cron, Schedules
 from flowrun.client.shield import shielded
 from flowrun.client.specs import Flow, JobSpec
-from flowrun.config import Settings, SettingsOptions, check_dsn, dsn_from_environment
+from flowrun.config import Settings, SettingsOptions, dsn_from_environment
 from flowrun.core import options as job_options
 from flowrun.core.flow import Node, flatten
 from flowrun.core.options import JobOptions, Retention
 from flowrun.core.ticking import Catchup, Overlap
+from flowrun.dsn import check_dsn
 from flowrun.embedded import EmbeddedPostgres, default_directory, directory_from_dsn
 from flowrun.errors import ConfigurationError
 from flowrun.importable import refuse_while_loading
@@ -69,6 +70,8 @@ class Flowrun(Registering):
 
     def __init__(self, dsn: str | None = None, **settings: Unpack[SettingsOptions]) -> None:
         self.settings = Settings(**settings)
+        if self.settings.listen_dsn is not None:
+            check_dsn(self.settings.listen_dsn)
         self.dsn = dsn or dsn_from_environment()
         self.registry = Registry()
         self._directory = default_directory() if self.dsn is None else directory_from_dsn(check_dsn(self.dsn))

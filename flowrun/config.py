@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import TypedDict
-from urllib.parse import parse_qsl, urlsplit
 
 from flowrun.encryption import Codec, check_codec
 from flowrun.errors import ConfigurationError
@@ -94,27 +93,3 @@ class Settings:
 def dsn_from_environment() -> str | None:
     """``FLOWRUN_DSN``, if it is set."""
     return os.environ.get("FLOWRUN_DSN") or None
-
-
-def check_dsn(dsn: str) -> str:
-    """``dsn`` if it is an address flowrun can use.
-
-    Raises ConfigurationError, which never repeats it: it may hold a password.
-
-    >>> check_dsn("postgresql://localhost/shop")
-    'postgresql://localhost/shop'
-    """
-    scheme = dsn.partition(":")[0]
-    try:
-        parts = urlsplit(dsn)
-        parse_qsl(parts.query, strict_parsing=bool(parts.query))
-        hosts = parts.netloc.rpartition("@")[2].split(",")
-        lone = parts.netloc.count("@") <= 1  # in a password it is written %40: what comes behind it is taken for a host
-        ports = [host.rpartition("]")[2].partition(":")[2] for host in hosts]
-        readable = lone and all(not port or (port.isdecimal() and 0 < int(port) < 65_536) for port in ports)
-    except ValueError:
-        readable = False
-    if not readable or scheme not in {"postgresql", "postgres", "embedded"}:
-        form = "postgresql://user:password@host:port/database, or embedded:///path"
-        raise ConfigurationError(f"the DSN cannot be read (it is not repeated here); write it as {form}")
-    return dsn

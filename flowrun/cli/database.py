@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from flowrun.cli import terminal
-from flowrun.config import check_dsn
+from flowrun.dsn import check_dsn
 from flowrun.embedded import EmbeddedPostgres, default_directory, directory_from_dsn
 
 

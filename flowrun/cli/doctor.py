@@ -13,7 +13,8 @@ from flowrun.cli.database import opened
 from flowrun.cli.exits import FAILED, OK
 from flowrun.client.doctor import examine
 from flowrun.client.findings import Finding
-from flowrun.config import Settings, check_dsn
+from flowrun.config import Settings
+from flowrun.dsn import check_dsn
 
 _MARKS = {"ok": ("ok   ", "green"), "note": ("note ", "yellow"), "wrong": ("WRONG", "bold red")}
 

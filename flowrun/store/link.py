@@ -17,6 +17,8 @@ from typing import Any
 
 import asyncpg
 
+from flowrun.dsn import Keepalive
+
 PATIENCE = 40.0
 """Seconds that an answer may take: more than any wait for a lock (lock_timeout), which has an error of its own."""
 ROWS_A_SECOND = 500
@@ -24,7 +26,8 @@ ROWS_A_SECOND = 500
 _MANY = (list, tuple, range)
 """What carries rows."""
 IDLE, INTERVAL, PROBES = 15, 5, 3
-"""Keepalive: seconds of silence, seconds between questions, unanswered ones after which a host is gone."""
+"""Keepalive, where the DSN does not say: seconds of silence, seconds between questions, unanswered ones after which a
+host is gone."""
 
 
 class Silent(TimeoutError):
@@ -116,19 +119,20 @@ def hurried(connection: Any, seconds: float) -> Iterator[None]:
         link.patience = before
 
 
-async def keep_alive(connection: Any) -> None:
+async def keep_alive(connection: Any, keepalive: Keepalive) -> None:
     """Have the kernel notice when the other host is gone, also while nothing is sent."""
     sock = connection._transport.get_extra_info("socket")
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
+    idle, interval, probes = keepalive.idle or IDLE, keepalive.interval or INTERVAL, keepalive.count or PROBES
     options = {
-        "TCP_KEEPIDLE": IDLE,
-        "TCP_KEEPINTVL": INTERVAL,
-        "TCP_KEEPCNT": PROBES,
-        "TCP_USER_TIMEOUT": (IDLE + INTERVAL * PROBES) * 1000,
+        "TCP_KEEPIDLE": idle,
+        "TCP_KEEPINTVL": interval,
+        "TCP_KEEPCNT": probes,
+        "TCP_USER_TIMEOUT": keepalive.user_timeout or (idle + interval * probes) * 1000,
     }
     with contextlib.suppress(OSError):  # a platform that has it otherwise
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(keepalive.on))
         for name, value in options.items():
             if hasattr(socket, name):
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

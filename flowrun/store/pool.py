@@ -9,13 +9,15 @@ import random
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, TypeAlias, TypeVar, cast
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 from uuid import UUID
 
 import asyncpg
 import asyncpg.pgproto.pgproto
 
+from flowrun.dsn import Address, read
 from flowrun.errors import (
     ConfigurationError,
     DatabaseError,
@@ -152,6 +154,14 @@ CLEAN = (
 """Undoes what somebody else's code did to a session. Not `discard all`: the driver knows its prepared statements."""
 
 
+_SETTING_REFUSED = (
+    asyncpg.exceptions.UndefinedObjectError,
+    asyncpg.exceptions.CantChangeRuntimeParamError,
+    asyncpg.exceptions.InvalidParameterValueError,
+)
+"""What a server says at the start of a session about a setting that it does not have, or not so."""
+
+
 class PoolerInTheWay(DatabaseUnavailable):
     """A pooler refuses the settings that a session of flowrun's begins with."""
 
@@ -176,17 +186,18 @@ class Database:
 
     async def open(self) -> None:
         """Connect; DatabaseUnavailable says where to, without the password."""
+        address = read(self.dsn)
         with translated(self.dsn, self.schema), understood():
             pool = await asyncpg.create_pool(
-                self.dsn,
+                address.url,
                 # Where a floor is to be kept, asyncpg prints a traceback each time it cannot be.
                 min_size=0,
                 max_size=self._size,
                 connection_class=Link,
-                init=keep_alive,
+                init=partial(keep_alive, keepalive=address.keepalive),
                 reset=_no_reset,
-                timeout=self._timeout,
-                server_settings=self._settings({}),
+                timeout=address.connect_timeout or self._timeout,
+                server_settings=self._settings({}, address),
                 **self._cache(),
             )
             try:
@@ -262,15 +273,16 @@ class Database:
     ) -> Any:
         """A connection of one's own, with server settings; ``patience``: seconds that an answer may take."""
         connection: Any = None
+        address = read(dsn or self.dsn)
         with understood():
             connection = await asyncpg.connect(
-                dsn or self.dsn,
-                timeout=cast(Any, self._timeout),
-                server_settings=self._settings(settings or {}),
+                address.url,
+                timeout=cast(Any, address.connect_timeout or self._timeout),
+                server_settings=self._settings(settings or {}, address),
                 connection_class=Link,
                 **self._cache(),
             )
-        await keep_alive(connection)
+        await keep_alive(connection, address.keepalive)
         connection.patience = patience
         return connection
 
@@ -318,9 +330,9 @@ class Database:
             f"{WAIT:.0f} s: dispatch less at once, hold transactions shorter, or raise pool_size"
         )
 
-    def _settings(self, settings: Mapping[str, str]) -> dict[str, str]:
+    def _settings(self, settings: Mapping[str, str], address: Address) -> dict[str, str]:
         # A transaction pooler refuses every start-up setting but this one.
-        named = {"application_name": "flowrun"}
+        named = {"application_name": address.application_name or "flowrun"}
         if self.pooler:
             return named
         return named | SESSION | dict(settings)
@@ -375,8 +387,15 @@ def understood() -> Iterator[None]:
     """A DSN that the driver stumbles over is refused. It is not repeated, nor what the driver says: it quotes it."""
     try:
         yield
+    except asyncpg.exceptions.ClientConfigurationError as error:
+        raise ConfigurationError(f"the DSN cannot be used: {said(error)}") from None
     except asyncpg.InterfaceError:
         raise
+    except _SETTING_REFUSED as error:
+        raise ConfigurationError(
+            f"PostgreSQL refuses a parameter of the DSN: {said(error)}; what neither libpq nor the driver knows is "
+            "handed to the server as a setting"
+        ) from None
     except (LookupError, ValueError, TypeError):
         raise ConfigurationError(
             "the DSN cannot be read (it is not repeated here): look at its hosts, ports and options, and write what is "
@@ -415,11 +434,14 @@ def where(dsn: str) -> str:
         if "@" in parts.path + parts.query + parts.fragment:
             # An unquoted / ? # in a password ends the host too early: the rest of it stands in what follows.
             return "the given DSN (has its password a / ? or #? write %2F %3F %23)"
-        host = parts.hostname or "the local socket"
-        port = f":{parts.port}" if parts.port else ""
-        return f"{host}{port}/{parts.path.lstrip('/') or parts.username or ''}"
-    except ValueError:
+        parts = urlsplit(read(dsn).url)
+        given = dict(parse_qsl(parts.query))
+        host = parts.hostname or given.get("host") or "the local socket"
+        port = f":{parts.port or given['port']}" if parts.port or "port" in given else ""
+        database = parts.path.lstrip("/") or given.get("dbname") or parts.username or ""
+    except (ValueError, ConfigurationError):
         return "the given DSN"
+    return f"{host}{port}/{database}"
 
 
 async def _no_reset(connection: Any) -> None:

@@ -9,7 +9,7 @@ from asyncpg import connect_utils
 from hypothesis import strategies as st
 
 from flowrun import Flowrun
-from flowrun.config import check_dsn
+from flowrun.dsn import check_dsn, read
 from flowrun.embedded import directory_from_dsn
 from flowrun.errors import ConfigurationError, FlowrunError
 from flowrun.redaction import redact
@@ -64,6 +64,6 @@ def check(dsn: str) -> None:
     assert f":{SECRET}@" not in redact(f"cannot connect to {dsn} at all")
     try:
         with translated(dsn, "flowrun"), understood():
-            connect_utils._parse_connect_dsn_and_args(dsn=dsn, **GIVEN)
+            connect_utils._parse_connect_dsn_and_args(dsn=read(dsn).url, **GIVEN)
     except FlowrunError as error:
         assert SECRET not in str(error) or f":{SECRET}@" not in dsn

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from flowrun import ConfigurationError, NotStorable, codec
 from flowrun.cli.asking import parse_arguments, parse_id, parse_json, parse_moment, shown
 from flowrun.cli.exits import UsageError
-from flowrun.config import check_dsn
+from flowrun.dsn import check_dsn
 from flowrun.store.pool import where
 
 TEXTS = st.text(max_size=20) | st.sampled_from(
