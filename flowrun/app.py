@@ -36,7 +36,7 @@ from flowrun.importable import refuse_while_loading
 from flowrun.logs import Log
 from flowrun.registry import Registry, is_async
 from flowrun.store import migrate as migrations
-from flowrun.store.pool import Database
+from flowrun.store.pool import ELSEWHERE, Database
 from flowrun.store.prune import Filter
 from flowrun.store.queues import QueueSetting
 from flowrun.worker.rehearsal import Drained, Rehearsal, Testing, testing
@@ -96,7 +96,7 @@ class Flowrun(Registering):
         self._declared: dict[str, QueueSetting] = {}
         self._retentions = Retentions()
         self._users = 0
-        self._opening: tuple[object, asyncio.Lock] | None = None
+        self._opening: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         self._resources: AsyncExitStack | None = None
 
     def use_dsn(self, dsn: str) -> None:
@@ -399,9 +399,17 @@ class Flowrun(Registering):
         return list(dict.fromkeys(["default", *named]))
 
     def _lock(self) -> asyncio.Lock:
-        """One opens or closes at a time; the lock belongs to the running loop."""
+        """One opens or closes at a time; the lock belongs to the running loop.
+
+        Raises ConfigurationError when the app is open in another one. What was open in a loop that ended is forgotten.
+        """
         loop = asyncio.get_running_loop()
         if self._opening is None or self._opening[0] is not loop:
+            if self._opening is not None and self._users:
+                if not self._opening[0].is_closed():
+                    raise ConfigurationError(ELSEWHERE)
+                self._users, self._resources = 0, None
+                self.client.database.forget()
             self._opening = (loop, asyncio.Lock())
         return self._opening[1]
 

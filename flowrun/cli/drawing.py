@@ -68,7 +68,7 @@ def stored_lines(status: FlowStatus, waits: Iterable[tuple[str, str, int]]) -> l
     """The nodes of a flow as it is stored: ``waits`` are name, name of one it waits for, condition."""
     parents: dict[str, dict[str, str]] = {}
     for name in status.nodes:
-        steps = name.split("/")
+        steps = _steps(name)
         for depth in range(1, len(steps) + 1):  # a flow inside is a line too, with its nodes below
             parents.setdefault("/".join(steps[:depth]), {})
     for child, parent, condition in waits:
@@ -79,23 +79,43 @@ def stored_lines(status: FlowStatus, waits: Iterable[tuple[str, str, int]]) -> l
     drawn_under = {name: next(iter(found), None) for name, found in parents.items()}
     under: dict[tuple[str, str | None], list[str]] = {}
     for name in parents:
-        under.setdefault((name.rpartition("/")[0], drawn_under[name]), []).append(name)
+        under.setdefault((_inside(name), drawn_under[name]), []).append(name)
     lines: list[Line] = []
+    drawn: set[str] = set()
     stack = [(name, 1) for name in reversed(under.get(("", None), []))]
-    while stack:
-        name, depth = stack.pop()
-        above = set(_climb(drawn_under, drawn_under[name]))
-        notes = [_note(other, word) for other, word in parents[name].items() if word or other not in above]
-        lines.append(Line(name, depth, f"  ({', '.join(notes)})" if notes else ""))
-        below = under.get((name.rpartition("/")[0], name), []) if drawn_under.get(name) != name else []
-        stack.extend((child, depth + 1) for child in reversed(below))
-        stack.extend((child, depth + 1) for child in reversed(under.get((name, None), [])))
-    return lines
+    left = iter(parents)
+    while True:
+        while stack:
+            name, depth = stack.pop()
+            if name in drawn:
+                continue
+            drawn.add(name)
+            above = set(_climb(drawn_under, drawn_under[name]))
+            notes = [_note(other, word) for other, word in parents[name].items() if word or other not in above]
+            lines.append(Line(name, depth, f"  ({', '.join(notes)})" if notes else ""))
+            below = under.get((_inside(name), name), [])
+            stack.extend((child, depth + 1) for child in reversed(below))
+            stack.extend((child, depth + 1) for child in reversed(under.get((name, None), [])))
+        # Names with slashes of their own can look like flows that wait for each other: nothing is left out for that.
+        lost = next((name for name in left if name not in drawn), None)
+        if lost is None:
+            return lines
+        stack.append((lost, 1))
+
+
+def _steps(name: str) -> list[str]:
+    """A name as it leads through flows inside. A slash at an end, or two together, are part of a node's own name."""
+    steps = name.split("/")
+    return steps if all(steps) else [name]
+
+
+def _inside(name: str) -> str:
+    return "/".join(_steps(name)[:-1])
 
 
 def _side_by_side(child: str, parent: str) -> tuple[str, str] | None:
     """The two at the level where their paths part; None where one is inside the other."""
-    ours, theirs = child.split("/"), parent.split("/")
+    ours, theirs = _steps(child), _steps(parent)
     for depth, (mine, its) in enumerate(zip(ours, theirs, strict=False), 1):
         if mine != its:
             return "/".join(ours[:depth]), "/".join(theirs[:depth])

@@ -87,6 +87,7 @@ class Singles:
 
     async def write(self, jobs: Sequence[JobRow]) -> None:
         """Store ``jobs``, durably when it returns, and wake workers. Cancelled, they may be stored or not."""
+        self._database.here()
         if not self._running:  # the app is not open, which is what the pool will say
             await self._insert(jobs)
             return

@@ -58,6 +58,7 @@ class Waits:
 
         Raises NotFound if it is not stored any more: it was pruned or deleted.
         """
+        self._database.here()
         if not self._futures:
             self._look_stored_at = asyncio.get_running_loop().time() + STORED
         future: asyncio.Future[OutcomeRow] = asyncio.get_running_loop().create_future()

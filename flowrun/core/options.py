@@ -21,11 +21,13 @@ MAX_NAME: Final = 200
 MAX_KEY: Final = 500
 MAX_REASON: Final = 2_000
 MAX_TAGS: Final = 100
-_KEY = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,500}")
+_STEERING: Final = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+"""What is no character to be seen: control characters, line ends, what turns text round, lone surrogates."""
+_KEY = re.compile(rf"[^{_STEERING}]{{1,500}}")
 _KEY_BYTES: Final = 1_800
 """With the longest name beside it, what a PostgreSQL index holds."""
 _CONFLICTS: Final = ("existing", "replace", "raise")
-_NAME = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,200}")
+_NAME = re.compile(rf"[^{_STEERING}]{{1,200}}")
 _STORABLE = re.compile(r"[^\x00\ud800-\udfff]*")
 _LONGEST: Final = 100 * 366 * 86_400.0
 _LATER: Final = {"connection": "several databases"}

@@ -170,6 +170,14 @@ class Forbidden(DatabaseError):
     """The role may not do it: somebody who waits for it would wait in vain."""
 
 
+ELSEWHERE = (
+    "this app is open in another event loop (of another thread, or an earlier asyncio.run), and works in one loop "
+    "at a time: run this there (asyncio.run_coroutine_threadsafe), close the app there first, or make a Flowrun of its "
+    "own for this loop"
+)
+"""Said where connections would fail with an error about futures."""
+
+
 class Database:
     """A DSN, a schema, and a pool while it is open."""
 
@@ -183,6 +191,7 @@ class Database:
         self._size = pool_size
         self._timeout = connect_timeout
         self._pool: asyncpg.Pool | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def open(self) -> None:
         """Connect; DatabaseUnavailable says where to, without the password."""
@@ -206,15 +215,25 @@ class Database:
                 pool.terminate()
                 raise
             self._pool = pool
+        self._loop = asyncio.get_running_loop()
+
+    def here(self) -> None:
+        """Raise ConfigurationError in another event loop than the one it was opened in, where it cannot work."""
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            raise ConfigurationError(ELSEWHERE)
 
     async def close(self) -> None:
         """Give the connections back to the server."""
-        pool, self._pool = self._pool, None
+        pool, self._pool, self._loop = self._pool, None, None
         if pool is not None:
             try:
                 await asyncio.wait_for(pool.close(), 5.0)
             except LOST:
                 pool.terminate()
+
+    def forget(self) -> None:
+        """Give up the pool of an event loop that ended without closing it: its connections cannot be used any more."""
+        self._pool, self._loop = None, None
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[Connection]:
@@ -228,6 +247,7 @@ class Database:
         pool = self._pool
         if pool is None:
             raise FlowrunError("the database is not open: use `async with app:` (or app.worker(), app.lifespan)")
+        self.here()
         with translated(self.dsn, self.schema):
             try:
                 # Where one is free there is nothing to wait for, and no timer to set.

@@ -14,6 +14,10 @@ from typing import Any
 
 import pytest
 
+from flowrun.cli.entry import main
+
+Said = tuple[int, str, str]
+
 SHOP = """
 import asyncio, os, time
 from flowrun import Flowrun, Job
@@ -160,3 +164,16 @@ async def shell(tmp_path: Path, dsn: str) -> AsyncIterator[Shell]:
             with contextlib.suppress(ProcessLookupError):
                 command.send(signal.SIGKILL)
             await command.process.wait()
+
+
+@pytest.fixture
+def typed(dsn: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """``await typed("show", id)``: exit code, stdout and stderr of the command, run in this process."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    async def run(*words: object) -> Said:
+        code = await asyncio.to_thread(main, [*map(str, words), "--dsn", dsn])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from flowrun import ConfigurationError, DatabaseUnavailable, Flowrun, FlowrunError, NotFound
+from flowrun import ConfigurationError, DatabaseUnavailable, Flowrun, FlowrunError, JobRun, NotFound
 
 
 @pytest.fixture
@@ -67,6 +70,65 @@ def test_an_app_can_be_opened_in_one_loop_after_another(app: Flowrun) -> None:
             return await (await one.dispatch()).result(timeout=10)
 
     assert [asyncio.run(once()) for _ in range(3)] == [1, 1, 1]
+
+
+async def test_an_app_that_is_open_in_another_loop_says_so(app: Flowrun) -> None:
+    @app.handler
+    async def one() -> int:
+        return 1
+
+    async def open_it() -> None:
+        async with app:
+            pass
+
+    async def wait_for(run: JobRun[int]) -> int:
+        return await run.result(timeout=5)
+
+    async def work() -> None:
+        async with app.worker():
+            pass
+
+    async with app:
+        run = await one.dispatch()
+        flow = app.chain(one.job(), one.job())
+        for elsewhere in (
+            open_it, work, one.dispatch, flow.dispatch, run.status, partial(wait_for, run), app.jobs.list, app.migrate,
+            run.cancel, lambda: app.dispatch_many([one.job(), one.job()]),
+        ):  # fmt: skip
+            with pytest.raises(ConfigurationError, match="open in another event loop"):
+                await asyncio.to_thread(asyncio.run, elsewhere())
+        assert (await run.status()).state == "ready"
+        assert (await one.dispatch()).id
+    # It is free again.
+    await asyncio.to_thread(asyncio.run, open_it())
+
+
+def test_an_app_left_open_in_a_loop_that_ended_can_be_opened_again(app: Flowrun) -> None:
+    @app.handler
+    async def one() -> int:
+        return 1
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(app.__aenter__())
+    loop.run_until_complete(_cancel_all())
+    loop.close()
+
+    async def once() -> int:
+        async with app.worker(concurrency=1):
+            return await (await one.dispatch()).result(timeout=10)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        assert asyncio.run(once()) == 1
+        gc.collect()
+
+
+async def _cancel_all() -> None:
+    """As asyncio.run does at its end."""
+    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 async def test_opened_and_closed_from_different_tasks(app: Flowrun) -> None:

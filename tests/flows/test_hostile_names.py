@@ -21,7 +21,7 @@ from flowrun.store.pool import Database
 EVIL = [
     "'; drop table flowrun.jobs; --", '"; drop schema flowrun cascade; --', "$1", "$$", "$tag$", "%", "_", "%s", "{0}", "\\", "\\%",
     "E'\\''", "null", "NULL", "true", "1", "-1", "--help", "-", "a,b", "{a,b}", '{"a":1}', "[1]", "a/b", "..", "../../etc/passwd",
-    "<script>alert(1)</script>", "[red]x[/red]", "[/x]", "\u202eabc", "\x85", "\x9b31m", "größe 📮", "e\u0301", "\u00e9", "İ", "ﬀ", "a b",
+    "<script>alert(1)</script>", "[red]x[/red]", "[/x]", "\u202eabc", "a\u2066b", "\x85", "\x9b31m", "a\u2028b", "/", "/a", "//", "größe 📮", "e\u0301", "\u00e9", "İ", "ﬀ", "a b",
     "flowrun", "flowrun.end", "key:x", "type:x", "sequence:x", ":", "::", "a\x00b", "a\nb", "\x1f", "x\x1fy", "\x7f", " a", "a ", "\ufeff",
     "\ud800", "", "x" * 200, "x" * 201, "📮" * 200, "📮" * 500, "é" * 255,
 ]  # fmt: skip
@@ -53,7 +53,11 @@ def placeable(app: Flowrun, name: str) -> bool:
     }
     assert len(answers) == 1, name
     (answer,) = answers
-    odd = any(unicodedata.category(one) == "Cs" or ord(one) < 32 or ord(one) == 127 for one in name)
+    odd = any(
+        unicodedata.category(one) in {"Cc", "Cs", "Zl", "Zp"}
+        or unicodedata.bidirectional(one) in {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+        for one in name
+    )
     assert answer is (0 < len(name) <= 200 and name == name.strip() and not odd)
     assert accepts(lambda: app.job("x", queue=name)) is (answer and name != "flowrun")
     assert accepts(lambda: app.handler(name)(lambda value: value)) is (answer and not name.startswith("flowrun."))
