@@ -13,9 +13,10 @@ from uuid import UUID
 from flowrun.client import bulk
 from flowrun.client.dead import FailedJobs
 from flowrun.client.dispatch import Client
+from flowrun.client.embedded import Embedded
 from flowrun.client.gates import Gates
 from flowrun.client.hooks import HookKind
-from flowrun.client.host import Host
+from flowrun.client.host import Host, Service
 from flowrun.client.listing import Flows, Jobs, Workers, as_id, outcome_of
 from flowrun.client.queues import Queues, check_setting
 from flowrun.client.registering import Registering
@@ -30,7 +31,7 @@ from flowrun.core.flow import Node, flatten
 from flowrun.core.options import JobOptions, Retention
 from flowrun.core.ticking import Catchup, Overlap
 from flowrun.dsn import check_dsn
-from flowrun.embedded import EmbeddedPostgres, default_directory, directory_from_dsn
+from flowrun.embedded import default_database, default_directory, directory_from_dsn
 from flowrun.errors import ConfigurationError
 from flowrun.importable import refuse_while_loading
 from flowrun.logs import Log
@@ -44,6 +45,7 @@ from flowrun.worker.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
+    from pathlib import Path
 
     from typing_extensions import Unpack
 
@@ -61,7 +63,9 @@ class Flowrun(Registering):
     """An app: its handlers, its database.
 
     ``dsn`` is a PostgreSQL URL, or ``embedded:///path`` for a PostgreSQL that flowrun starts itself in that directory.
-    Without it: ``FLOWRUN_DSN``, else the embedded one in the user's data directory. ``settings`` are those of
+    Without it: ``FLOWRUN_DSN``, else the embedded one in the user's data directory, where each project has a database
+    of its own. The attribute ``dsn`` is the address in use, for an ORM beside it; of an embedded one from the moment
+    that the app is open. ``settings`` are those of
     :class:`flowrun.Settings`: ``schema``, ``listen_dsn``, ``lease``, ``poll``... Nothing is connected before
     ``async with app:``, ``app.worker()`` or ``app.lifespan``.
 
@@ -417,13 +421,15 @@ class Flowrun(Registering):
         refuse_while_loading()
         self.client.renew()
         async with AsyncExitStack() as stack:
+            services: list[Service] = []
             if self._directory is not None:
-                await self._start_embedded(stack)
+                embedded = await self._start_embedded(self._directory, stack)
+                services.append(embedded.run)
             database = self.client.database
             await database.open()
             stack.push_async_callback(database.close)
             host = Host("flowrun-client")
-            await host.start(self.client.notifier.run, self.client.singles.run, self.client.waits.run)
+            await host.start(self.client.notifier.run, self.client.singles.run, self.client.waits.run, *services)
             stack.push_async_callback(host.stop)
             stack.push_async_callback(self.client.notifier.flush)
             if self._directory is not None:
@@ -431,9 +437,13 @@ class Flowrun(Registering):
                     await shielded(migrations.migrate(connection, self.settings.schema))
             self._resources = stack.pop_all()
 
-    async def _start_embedded(self, stack: AsyncExitStack) -> None:
-        server = EmbeddedPostgres(self._directory)
+    async def _start_embedded(self, directory: Path, stack: AsyncExitStack) -> Embedded:
+        name = default_database()
         if self.dsn is None:
-            logger.warning("no DSN and no FLOWRUN_DSN: using the embedded PostgreSQL in %s", server.directory)
-        self.dsn = self.client.database.dsn = await asyncio.to_thread(server.start)
-        stack.callback(server.close)
+            logger.warning(
+                "no DSN and no FLOWRUN_DSN: using the embedded PostgreSQL in %s, database %s", directory, name
+            )
+        embedded = Embedded(directory, name)
+        stack.callback(embedded.close)
+        self.dsn = self.client.database.dsn = await embedded.start()
+        return embedded

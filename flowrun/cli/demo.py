@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
+import os
 import secrets
 import sys
 import tempfile
@@ -30,6 +31,8 @@ _ROWS = """
     select 'demo_orders ' || to_jsonb(o)::text from demo_orders o where id = $1
     union all select 'demo_inventory ' || to_jsonb(i)::text from demo_inventory i where order_id = $1
 """
+DATABASE = "flowrun_demo"
+"""The demo's own on the embedded PostgreSQL: its failures are no project's."""
 _FRAME = 0.08
 _LIMIT = 60.0
 
@@ -47,7 +50,7 @@ def demo(
         raise UsageError(f"--fail {fail}: there is no such node; the flow has {', '.join(nodes)}")
     example.FILES = Path(tempfile.mkdtemp(prefix="flowrun-demo-"))
     _log_to(example.FILES / "flowrun.log")
-    with opened(dsn) as address:
+    with opened(dsn, database=os.environ.get("FLOWRUN_EMBEDDED_DATABASE") or DATABASE) as address:
         example.app.use_dsn(address)
         code = asyncio.run(_run(example, fail))
         if keep:

@@ -12,6 +12,6 @@ command line; ``identity`` says as which user; ``binaries`` finds PostgreSQL; ``
 """
 
 from flowrun.embedded.handle import EmbeddedPostgres
-from flowrun.embedded.locations import default_directory, directory_from_dsn
+from flowrun.embedded.locations import default_database, default_directory, directory_from_dsn
 
-__all__ = ["EmbeddedPostgres", "default_directory", "directory_from_dsn"]
+__all__ = ["EmbeddedPostgres", "default_database", "default_directory", "directory_from_dsn"]

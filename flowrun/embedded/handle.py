@@ -90,6 +90,13 @@ class EmbeddedPostgres:
             self.dsn = member.dsn
             return member.dsn
 
+    @property
+    def alive(self) -> bool:
+        """Whether the server that this handle started or joined is still kept: False once it died, until
+        :meth:`start` starts it again."""
+        member = self._member
+        return member is not None and member.is_kept()
+
     def close(self) -> None:
         """Give up this handle; the server stops by itself when it was the last one. May be called twice."""
         with self._mutex:

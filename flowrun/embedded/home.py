@@ -76,7 +76,22 @@ class Home:
                 f"{self.base} is not empty, and an ephemeral database deletes its directory: name a new one"
             )
         if self.ephemeral:
-            self.marker.touch(mode=0o600)
+            self.mark()
+
+    def mark(self) -> None:
+        """Say that the directory may be deleted."""
+        os.close(os.open(self.marker, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+
+    def refuse_link(self) -> None:
+        """Raise EmbeddedPostgresError where root would follow a link: what it leads to would be given away.
+
+        Whoever may write into the directory could have it lead anywhere.
+        """
+        if os.geteuid() == 0 and self.data.is_symlink():
+            raise EmbeddedPostgresError(
+                f"{self.data} is a symbolic link, which root does not follow: name the directory above what it leads "
+                "to, or run as the user whose it is"
+            )
 
     def socket_directory(self, identity: Identity) -> Path:
         """Where the server's socket goes: beside the data, or, where that is too long, to a private short place."""
@@ -127,5 +142,5 @@ def ephemeral_place(identity: Identity) -> Path:
     place = Path(tempfile.mkdtemp(prefix="flowrun-", dir=parent))
     if identity.uid is not None:
         place.chmod(0o711)
-    Home(place).marker.touch(mode=0o600)
+    Home(place).mark()
     return place

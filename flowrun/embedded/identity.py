@@ -57,12 +57,17 @@ class Identity:
         return all(self._enters(place) for place in (path, *path.parents) if place.is_dir())
 
     def give(self, path: Path) -> None:
-        """Hand ``path`` and all in it to this user."""
+        """Hand ``path`` and all in it to this user, and nothing that is also somewhere else.
+
+        Links are not followed, whoever puts one there meanwhile; a file with several names stays whose it is.
+        """
         if self.uid is None or self.gid is None:
             return
-        for folder, _, files in os.walk(path):
-            for name in (".", *files):
-                os.chown(os.path.join(folder, name), self.uid, self.gid, follow_symlinks=False)  # noqa: PTH118 - in a loop
+        for _, _, files, folder in os.fwalk(path, follow_symlinks=False):
+            os.fchown(folder, self.uid, self.gid)
+            for name in files:
+                if os.stat(name, dir_fd=folder, follow_symlinks=False).st_nlink == 1:
+                    os.chown(name, self.uid, self.gid, dir_fd=folder, follow_symlinks=False)
 
     def _enters(self, directory: Path) -> bool:
         if self.uid is None:
@@ -133,7 +138,7 @@ def _account(name: str) -> Identity | None:
 def _owner(data: Path) -> Identity | None:
     """The account that owns the data already; root does after a run in a namespace, and then says nothing."""
     try:
-        return _account(pwd.getpwuid(data.stat().st_uid).pw_name)
+        return _account(pwd.getpwuid(data.lstat().st_uid).pw_name)
     except (FileNotFoundError, KeyError):
         return None
 

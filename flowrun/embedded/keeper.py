@@ -57,7 +57,7 @@ def main(job: Job) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # A handler rather than SIG_IGN, which the server would inherit until it has installed its own.
         signal.signal(number, lambda *_: None)
-    lock = os.open(Path(job["base"], "keeper.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    lock = os.open(Path(job["base"], "keeper.lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -78,7 +78,7 @@ def keep(job: Job) -> None:
         preexec_fn=_dies_with_parent(stop),  # noqa: PLW1509 - there is only one thread so far
         **job["user"],
     )
-    use = os.open(Path(job["base"], "use.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    use = os.open(Path(job["base"], "use.lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     unused = threading.Event()
     # The main thread may not be the one to wait for the lock: the server dies with the thread that started it.
     threading.Thread(target=_stop_when_unused, args=(server, use, unused, stop), daemon=True).start()

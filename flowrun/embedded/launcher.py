@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from flowrun.embedded.deadline import Deadline
 
 _KILLS_BORNE = 5  # during one start
+_UNREADABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 _logger = Log("flowrun.embedded")
 
@@ -50,6 +52,10 @@ class Membership:
     home: Home
     use: int
     dsn: str
+
+    def is_kept(self) -> bool:
+        """Whether the keeper lives: it ends with its server."""
+        return locks.is_held(self.home.keeper)
 
     def give_up(self) -> None:
         """Leave; the keeper sees whether anybody is left."""
@@ -90,6 +96,7 @@ def revive(member: Membership, launch: Launch, deadline: Deadline) -> Membership
     gate = locks.open_lock(home.gate)
     try:
         locks.acquire(gate, deadline, f"another process that starts the PostgreSQL of {home.base}")
+        home.refuse_link()
         dsn = _bring_up(home, choose_identity(home.data), launch, deadline)
     finally:
         locks.release(gate)
@@ -112,8 +119,14 @@ def _choose_home(launch: Launch) -> tuple[Home, Identity]:
         identity = choose_identity(Path("/nonexistent"))
         return Home(ephemeral_place(identity), ephemeral=True), identity
     base = launch.directory.resolve()
-    identity = choose_identity(base / "data")
+    if _UNREADABLE.search(str(base)):
+        raise EmbeddedPostgresError(
+            f"{str(base)!r} has a control character in its name, which PostgreSQL's own files cannot tell from their "
+            "line ends: name another directory"
+        )
     home = Home(base, launch.ephemeral)
+    home.refuse_link()
+    identity = choose_identity(home.data)
     if identity.reaches(base):
         home.create(passable=identity.uid is not None)
         if identity.reaches(base):  # not so below directories that were made just now under a strict umask

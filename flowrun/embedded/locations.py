@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import sys
 from pathlib import Path
 from urllib.parse import unquote
@@ -10,6 +12,9 @@ from urllib.parse import unquote
 from flowrun.errors import EmbeddedPostgresError
 
 _SCHEME = "embedded:"
+_PROJECT = ("pyproject.toml", "setup.py", "setup.cfg", "manage.py", "requirements.txt", ".git", ".hg")
+"""What lies in the directory that is a whole project."""
+_LONGEST = 63  # bytes of a name in PostgreSQL
 
 
 def default_directory() -> Path:
@@ -25,6 +30,28 @@ def default_directory() -> Path:
         return Path(data_home, "flowrun", "postgres")
     below_home = "~/Library/Application Support" if sys.platform == "darwin" else "~/.local/share"
     return _expanded(below_home) / "flowrun" / "postgres"
+
+
+def default_database(place: Path | None = None) -> str:
+    """The name of the database used when none is named: one for each project, on the server that all of them share.
+
+    ``FLOWRUN_EMBEDDED_DATABASE``, else the name of the project's directory with a digest of its path. The project is
+    the nearest directory above ``place`` (the current directory) that has a ``pyproject.toml``, a ``.git`` or the
+    like, else ``place`` itself. Raises EmbeddedPostgresError for a name that PostgreSQL cannot have.
+    """
+    if named := os.environ.get("FLOWRUN_EMBEDDED_DATABASE"):
+        if len(os.fsencode(named)) > _LONGEST or not named.isprintable() or named in {"template0", "template1"}:
+            raise EmbeddedPostgresError(
+                f"FLOWRUN_EMBEDDED_DATABASE must be a name of 1 to {_LONGEST} bytes without control characters, and no "
+                f"template; got {named[:100]!r}"
+            )
+        return named
+    here = (place or Path.cwd()).resolve()
+    project = next((one for one in (here, *here.parents) if any((one / mark).exists() for mark in _PROJECT)), here)
+    words = re.sub(r"[^a-z0-9]+", "_", project.name.lower()).strip("_")[:40] or "project"
+    if words.startswith("pg_"):  # names that begin so are the server's
+        words = f"p{words}"
+    return f"{words}_{hashlib.sha256(os.fsencode(project)).hexdigest()[:6]}"
 
 
 def directory_from_dsn(dsn: str) -> Path | None:

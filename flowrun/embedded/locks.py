@@ -42,7 +42,7 @@ def is_current(descriptor: int, path: Path) -> bool:
 def is_held(path: Path) -> bool:
     """Whether anybody holds the lock exclusively."""
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:
         return False
     try:
@@ -53,7 +53,7 @@ def is_held(path: Path) -> bool:
 
 def take_if_free(path: Path) -> int | None:
     """Lock an existing file exclusively, unless anybody at all holds a lock on it."""
-    descriptor = os.open(path, os.O_RDWR)
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
     if _try(descriptor, shared=False):
         return descriptor
     os.close(descriptor)

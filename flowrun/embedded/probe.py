@@ -65,7 +65,7 @@ class Postmaster:
 def read_postmaster(data: Path) -> Postmaster | None:
     """The server that ``postmaster.pid`` speaks of, running or not; None when there is none or it just begins."""
     try:
-        lines = (data / "postmaster.pid").read_text(errors="surrogateescape").splitlines()
+        lines = (data / "postmaster.pid").read_text(errors="surrogateescape").removesuffix("\n").split("\n")
     except FileNotFoundError:
         return None
     if len(lines) < _LINES or not lines[4]:

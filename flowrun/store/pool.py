@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, TypeAlias, TypeVar, cast
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import quote as percent
 from uuid import UUID
 
 import asyncpg
@@ -27,7 +28,7 @@ from flowrun.errors import (
     PoolExhausted,
 )
 from flowrun.store.link import Link, Silent, hurried, keep_alive
-from flowrun.store.statement import Statements
+from flowrun.store.statement import Statements, quote
 
 Connection: TypeAlias = Any
 """An asyncpg connection, of the pool or not. asyncpg ships no types of its own."""
@@ -359,6 +360,21 @@ class Database:
 
     def _cache(self) -> dict[str, Any]:
         return {"statement_cache_size": 0} if self.pooler else {}
+
+
+async def with_database(dsn: str, name: str) -> str:
+    """The address of the database ``name`` on the server of ``dsn``; it is created where there is none.
+
+    Two programs may do so at the same moment.
+    """
+    connection = await asyncpg.connect(dsn)
+    try:
+        if not await connection.fetchval("select true from pg_database where datname = $1", name):
+            with contextlib.suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
+                await connection.execute(f"create database {quote(name, 'a database')}")
+    finally:
+        await connection.close()
+    return urlunsplit(urlsplit(dsn)._replace(path="/" + percent(name, safe="")))
 
 
 class translated:  # noqa: N801 - reads as a statement: `with translated(dsn):`

@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
+import signal
 import warnings
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from flowrun import ConfigurationError, DatabaseUnavailable, Flowrun, FlowrunError, JobRun, NotFound
+from flowrun import ConfigurationError, DatabaseError, DatabaseUnavailable, Flowrun, FlowrunError, JobRun, NotFound
 
 
 @pytest.fixture
@@ -44,6 +51,81 @@ async def test_without_a_dsn_the_embedded_postgres_is_used_and_said_once(
     # Another app on the same directory finds the same data.
     async with Flowrun(f"embedded://{directory}") as other:
         assert (await (await other.get_job(run.id)).status()).state == "ready"
+
+
+async def test_two_projects_share_a_server_and_no_jobs(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("shop", "bank"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pyproject.toml").touch()
+    monkeypatch.delenv("FLOWRUN_EMBEDDED_DATABASE", raising=False)
+    monkeypatch.chdir(tmp_path / "shop")
+    async with Flowrun() as shop:
+        mine = await shop.flow("order", key="42").dispatch()
+        monkeypatch.chdir(tmp_path / "bank")
+        async with Flowrun() as bank:
+            theirs = await bank.flow("order", key="42").dispatch()
+            assert not theirs.duplicate
+            assert urlsplit(shop.dsn).query == urlsplit(bank.dsn).query  # one server
+            assert urlsplit(shop.dsn).path != urlsplit(bank.dsn).path
+            with pytest.raises(NotFound):
+                await bank.get_flow(mine.id)
+            monkeypatch.setenv("FLOWRUN_EMBEDDED_DATABASE", urlsplit(shop.dsn).path.lstrip("/"))
+            async with Flowrun() as same:
+                assert (await same.get_flow(mine.id)).id == mine.id
+
+
+async def test_the_address_of_the_embedded_postgres_is_for_an_orm_too(directory: Path) -> None:
+    app = Flowrun()
+    async with app:
+        await app.job("x").dispatch()
+        for driver in ("asyncpg", "psycopg"):
+            engine = create_async_engine(app.dsn.replace("postgresql://", f"postgresql+{driver}://", 1))
+            async with engine.connect() as connection:
+                assert (await connection.execute(text("select count(*) from flowrun.jobs"))).scalar() == 1
+            await engine.dispose()
+
+
+async def test_an_embedded_server_that_died_is_started_again_under_the_app(
+    directory: Path, caplog: pytest.LogCaptureFixture, until: Callable[..., Awaitable[None]]
+) -> None:
+    app = Flowrun(lease=2.0, poll=0.5)
+
+    @app.handler
+    async def add(a: int) -> int:
+        return a + 1
+
+    async def served_by() -> int:
+        """The server that a new connection leads to: those that are open may outlive theirs by a moment."""
+        try:
+            connection = await asyncpg.connect(app.dsn)
+            try:
+                return int((await connection.fetchval("select pg_read_file('postmaster.pid')")).split()[0])
+            finally:
+                await connection.close()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return 0
+
+    async def answered() -> bool:
+        try:
+            return await (await add.dispatch(1)).result(timeout=5) == 2
+        except (DatabaseError, TimeoutError):
+            return False
+
+    async with app.worker(concurrency=2):
+        assert await (await add.dispatch(0)).result(timeout=20) == 1
+        for number in (signal.SIGKILL, signal.SIGQUIT):
+            died = await served_by()
+            assert died > 1
+            os.kill(died, number)
+
+            async def another(died: int = died) -> bool:
+                return await served_by() not in {0, died}
+
+            await until(another)
+            await until(answered)
+    assert "has died; starting it again" in caplog.text
 
 
 async def test_dispatching_before_opening_says_what_to_do(app: Flowrun) -> None:

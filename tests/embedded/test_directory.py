@@ -11,7 +11,7 @@ import pytest
 from flowrun.embedded.deadline import Deadline
 from flowrun.errors import EmbeddedPostgresError
 
-from .processes import gone, parent, postmaster, query
+from .processes import eventually, gone, kill, parent, postmaster, query
 
 
 def postgres_sockets(dsn):
@@ -150,3 +150,30 @@ def test_connections_are_ended_by_the_shutdown(directory, open_postgres):
         connection.terminate()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("name", ["line\nend", "tab\tinside", "\x7f"])
+def test_a_name_that_its_own_files_cannot_hold(room, open_postgres, name):
+    with pytest.raises(EmbeddedPostgresError, match="control character"):
+        open_postgres(room / name).start()
+    assert not (room / name).exists()
+
+
+@pytest.mark.parametrize("name", ["next\x85line", "para\u2029graph"])
+def test_a_name_that_looks_like_two_lines_to_python(room, open_postgres, name):
+    with open_postgres(room / name) as postgres:
+        assert query(postgres.dsn, "SELECT 1") == 1
+
+
+def test_it_is_known_when_the_server_died(directory, open_postgres):
+    postgres = open_postgres(directory)
+    assert not postgres.alive
+    postgres.start()
+    assert postgres.alive
+    server = postmaster(directory)
+    kill(server)
+    eventually(lambda: not postgres.alive, "the keeper to end with its server")
+    postgres.start()
+    assert postgres.alive
+    postgres.close()
+    assert not postgres.alive

@@ -71,6 +71,41 @@ def test_root_takes_over_data_restored_by_root(directory, open_postgres):
 
 
 @as_root
+def test_root_follows_no_link_to_somebody_elses_files(room, directory, open_postgres):
+    theirs = room / "theirs"
+    theirs.mkdir()
+    (theirs / "PG_VERSION").write_text("18\n")
+    directory.mkdir(mode=0o711)
+    os.chown(directory, pwd.getpwnam("nobody").pw_uid, -1)
+    (directory / "data").symlink_to(theirs)
+    with pytest.raises(EmbeddedPostgresError, match="symbolic link"):
+        open_postgres(directory).start()
+    assert (theirs / "PG_VERSION").stat().st_uid == theirs.stat().st_uid == 0
+
+
+@as_root
+def test_what_is_given_away_is_only_what_is_there(room):
+    """Links put there meanwhile, soft or hard, lead to nothing that changes hands."""
+    outside = room / "outside"
+    outside.mkdir()
+    (outside / "shadow").touch()
+    (outside / "passwd").touch()
+    inside = room / "inside"
+    (inside / "base").mkdir(parents=True)
+    (inside / "base" / "own").touch()
+    (inside / "soft").symlink_to(outside)
+    (inside / "base" / "soft").symlink_to(outside / "passwd")
+    (inside / "base" / "hard").hardlink_to(outside / "shadow")
+    nobody = pwd.getpwnam("nobody")
+    identity.Identity(nobody.pw_uid, nobody.pw_gid).give(inside)
+    assert {path.stat().st_uid for path in (outside, outside / "shadow", outside / "passwd")} == {0}
+    assert {path.stat().st_uid for path in (inside, inside / "base", inside / "base" / "own")} == {nobody.pw_uid}
+    (room / "link").symlink_to(outside)
+    identity.Identity(nobody.pw_uid, nobody.pw_gid).give(room / "link")
+    assert outside.stat().st_uid == 0
+
+
+@as_root
 @pytest.mark.parametrize("name", ["root", "no-such-account"])
 def test_an_account_that_cannot_be(monkeypatch, directory, open_postgres, name):
     monkeypatch.setenv("FLOWRUN_PG_USER", name)

