@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from flowrun.cli import terminal
 from flowrun.dsn import check_dsn
 from flowrun.embedded import EmbeddedPostgres, default_database, default_directory, directory_from_dsn
-from flowrun.store.pool import with_database
+from flowrun.store.address import with_database
 
 
 @contextmanager

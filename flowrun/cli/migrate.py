@@ -12,8 +12,8 @@ from flowrun.cli import terminal
 from flowrun.cli.database import opened
 from flowrun.cli.exits import OK
 from flowrun.config import Settings
+from flowrun.store.address import where
 from flowrun.store.migrate import script
-from flowrun.store.pool import where
 
 
 def migrate(

@@ -11,7 +11,8 @@ from anyio.abc import TaskStatus
 
 from flowrun.embedded import EmbeddedPostgres
 from flowrun.errors import DatabaseError
-from flowrun.store.pool import LOST, with_database
+from flowrun.store.address import with_database
+from flowrun.store.pool import LOST
 
 logger = logging.getLogger("flowrun.embedded")
 

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import asyncpg
 
 from flowrun.errors import DatabaseError
-from flowrun.store.pool import LOST, REPEATABLE, Connection, Database, said, translated
+from flowrun.store.address import said
+from flowrun.store.pool import LOST, REPEATABLE, Connection, Database, translated
 
 T = TypeVar("T")
 

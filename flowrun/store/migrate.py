@@ -13,7 +13,8 @@ import asyncpg
 
 from flowrun.errors import DatabaseError, MigrationNeeded, SchemaTooNew
 from flowrun.logs import Log
-from flowrun.store.pool import Connection, said
+from flowrun.store.address import said
+from flowrun.store.pool import Connection
 from flowrun.store.statement import quote, render
 
 logger = Log("flowrun.migrate")

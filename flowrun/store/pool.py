@@ -6,13 +6,10 @@ import asyncio
 import contextlib
 import logging
 import random
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeAlias, TypeVar, cast
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
-from urllib.parse import quote as percent
 from uuid import UUID
 
 import asyncpg
@@ -27,8 +24,9 @@ from flowrun.errors import (
     MigrationNeeded,
     PoolExhausted,
 )
+from flowrun.store.address import said, understood, where
 from flowrun.store.link import Link, Silent, hurried, keep_alive
-from flowrun.store.statement import Statements, quote
+from flowrun.store.statement import Statements
 
 Connection: TypeAlias = Any
 """An asyncpg connection, of the pool or not. asyncpg ships no types of its own."""
@@ -106,9 +104,6 @@ ADVICE: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str],
 )
 """What to do about an error, by its kind."""
 
-_ARGUMENT = re.compile(r"(.*query argument \$\d+): .*\((.*)\)", re.DOTALL)
-"""Between them the driver quotes what was to be sent."""
-
 UNSENDABLE = (asyncpg.exceptions._base.DataError,)
 """The values do not fit the parameters: the driver did not send them (an InterfaceError, yet no lost connection)."""
 
@@ -153,14 +148,6 @@ CLEAN = (
     "discard temp; discard sequences"
 )
 """Undoes what somebody else's code did to a session. Not `discard all`: the driver knows its prepared statements."""
-
-
-_SETTING_REFUSED = (
-    asyncpg.exceptions.UndefinedObjectError,
-    asyncpg.exceptions.CantChangeRuntimeParamError,
-    asyncpg.exceptions.InvalidParameterValueError,
-)
-"""What a server says at the start of a session about a setting that it does not have, or not so."""
 
 
 class PoolerInTheWay(DatabaseUnavailable):
@@ -362,21 +349,6 @@ class Database:
         return {"statement_cache_size": 0} if self.pooler else {}
 
 
-async def with_database(dsn: str, name: str) -> str:
-    """The address of the database ``name`` on the server of ``dsn``; it is created where there is none.
-
-    Two programs may do so at the same moment.
-    """
-    connection = await asyncpg.connect(dsn)
-    try:
-        if not await connection.fetchval("select true from pg_database where datname = $1", name):
-            with contextlib.suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
-                await connection.execute(f"create database {quote(name, 'a database')}")
-    finally:
-        await connection.close()
-    return urlunsplit(urlsplit(dsn)._replace(path="/" + percent(name, safe="")))
-
-
 class translated:  # noqa: N801 - reads as a statement: `with translated(dsn):`
     """Errors of the driver as flowrun's own, with a message for the person who reads it.
 
@@ -418,27 +390,6 @@ def sqlstate(error: BaseException) -> str | None:
     return state if isinstance(state, str) else None
 
 
-@contextmanager
-def understood() -> Iterator[None]:
-    """A DSN that the driver stumbles over is refused. It is not repeated, nor what the driver says: it quotes it."""
-    try:
-        yield
-    except asyncpg.exceptions.ClientConfigurationError as error:
-        raise ConfigurationError(f"the DSN cannot be used: {said(error)}") from None
-    except asyncpg.InterfaceError:
-        raise
-    except _SETTING_REFUSED as error:
-        raise ConfigurationError(
-            f"PostgreSQL refuses a parameter of the DSN: {said(error)}; what neither libpq nor the driver knows is "
-            "handed to the server as a setting"
-        ) from None
-    except (LookupError, ValueError, TypeError):
-        raise ConfigurationError(
-            "the DSN cannot be read (it is not repeated here): look at its hosts, ports and options, and write what is "
-            "special in names and passwords as %40"
-        ) from None
-
-
 def given_up(error: BaseException, dsn: str) -> DatabaseError:
     """What was tried again until there was no point in it, for the person who reads it."""
     return DatabaseError(f"PostgreSQL at {where(dsn)} did not let it be done: {reason(error)}")
@@ -453,31 +404,6 @@ def reason(error: BaseException) -> str:
 def level(error: BaseException) -> int:
     """How loudly to tell that something is sent again: what comes after a long wait has somebody in its way."""
     return logging.WARNING if isinstance(error, SLOW) else logging.INFO
-
-
-def said(error: BaseException) -> str:
-    """What the server says, in one line, without its details: they quote whole rows, with what people put there."""
-    first = str(error.args[0]) if isinstance(error, asyncpg.PostgresError) and error.args else str(error)
-    if found := _ARGUMENT.match(first):
-        return f"{found[1]} ({found[2]})"
-    return first.partition("\n")[0] or type(error).__name__
-
-
-def where(dsn: str) -> str:
-    """Host and database of a DSN, for messages: never the password."""
-    try:
-        parts = urlsplit(dsn)
-        if "@" in parts.path + parts.query + parts.fragment:
-            # An unquoted / ? # in a password ends the host too early: the rest of it stands in what follows.
-            return "the given DSN (has its password a / ? or #? write %2F %3F %23)"
-        parts = urlsplit(read(dsn).url)
-        given = dict(parse_qsl(parts.query))
-        host = parts.hostname or given.get("host") or "the local socket"
-        port = f":{parts.port or given['port']}" if parts.port or "port" in given else ""
-        database = parts.path.lstrip("/") or given.get("dbname") or parts.username or ""
-    except (ValueError, ConfigurationError):
-        return "the given DSN"
-    return f"{host}{port}/{database}"
 
 
 async def _no_reset(connection: Any) -> None:
