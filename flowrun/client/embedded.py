@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from pathlib import Path
 
 import anyio
@@ -11,10 +10,11 @@ from anyio.abc import TaskStatus
 
 from flowrun.embedded import EmbeddedPostgres
 from flowrun.errors import DatabaseError
+from flowrun.logs import Log
 from flowrun.store.address import with_database
 from flowrun.store.pool import LOST
 
-logger = logging.getLogger("flowrun.embedded")
+logger = Log("flowrun.embedded")
 
 LOOK = 0.5
 """Seconds between two looks whether the server lives."""
