@@ -68,7 +68,7 @@ async def check_fraud(order: Order) -> dict[str, Any]:
 @app.handler(
     queue="payments",
     attempts=4,
-    backoff=backoff.exponential(1.2, cap=60.0),
+    backoff=backoff.exponential(1.0, cap=60.0),
     timeout=10.0,
     give_up_on=CardRefused,
     limit=("bank", 20),  # the bank takes 20 calls at once, whatever the queue and the worker

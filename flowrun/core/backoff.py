@@ -19,6 +19,8 @@ Backoff = Callable[[int], float]
 """From the number of the attempt that failed (1 for the first) to the seconds until the next."""
 
 _DAY = 86_400.0
+_STEPS = 12
+"""How many delays of an exponential backoff are stored one by one."""
 
 
 class Policy(Protocol):
@@ -65,18 +67,22 @@ class _Linear:
 
 @dataclass(frozen=True, slots=True)
 class _Exponential:
-    base: float
+    first: float
+    factor: float = 2.0
     cap: float = _DAY
     jitter: float = 0.1
 
     def __call__(self, attempt: int) -> float:
         try:
-            return min(float(self.base**attempt), self.cap)
+            return min(self.first * self.factor ** (attempt - 1), self.cap)
         except OverflowError:
-            return self.cap
+            return self.cap if self.first else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": "exponential", **asdict(self)}
+        if self.first == self.factor:
+            return {"kind": "exponential", "base": self.first, "cap": self.cap, "jitter": self.jitter}
+        # A worker of the version before reads the steps and passes by the rest.
+        return {"kind": "steps", "seconds": [self(attempt) for attempt in range(1, _STEPS + 1)], **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +118,16 @@ def linear(seconds: float, *, cap: float = _DAY, jitter: float = 0.1) -> Policy:
     return _Linear(_seconds("seconds", seconds), _seconds("cap", cap), _share(jitter))
 
 
-def exponential(base: float = 2.0, *, cap: float = _DAY, jitter: float = 0.1) -> Policy:
-    """Wait ``base`` to the power of the failed attempt's number, at most ``cap`` seconds.
+def exponential(first: float = 2.0, factor: float = 2.0, *, cap: float = _DAY, jitter: float = 0.1) -> Policy:
+    """Wait ``first`` seconds after the first failed attempt, and ``factor`` times as long after each further one, at
+    most ``cap`` seconds. Raises ConfigurationError for a ``factor`` below 1.
 
+    >>> [exponential(10.0)(attempt) for attempt in (1, 2, 3)]
+    [10.0, 20.0, 40.0]
     >>> exponential(2.0, cap=300.0)(20)
     300.0
     """
-    return _Exponential(_seconds("base", base), _seconds("cap", cap), _share(jitter))
+    return _Exponential(_seconds("first", first), _factor(factor), _seconds("cap", cap), _share(jitter))
 
 
 def steps(*seconds: float, jitter: float = 0.1) -> Policy:
@@ -134,11 +143,16 @@ def steps(*seconds: float, jitter: float = 0.1) -> Policy:
 
 def from_dict(stored: dict[str, Any]) -> Policy:
     """The policy that ``to_dict`` wrote."""
-    fields = dict(stored)
-    kinds: dict[str, type[Any]] = {"constant": _Constant, "linear": _Linear, "exponential": _Exponential}
-    kind = fields.pop("kind")
-    policy: Policy = steps(*fields["seconds"], jitter=fields["jitter"]) if kind == "steps" else kinds[kind](**fields)
-    return policy
+    kind, cap, jitter = stored["kind"], stored.get("cap", _DAY), stored["jitter"]
+    if kind == "constant":
+        return _Constant(stored["seconds"], jitter)
+    if kind == "linear":
+        return _Linear(stored["seconds"], cap, jitter)
+    if kind == "exponential":  # `base` to the power of the attempt's number
+        return _Exponential(stored["base"], stored["base"], cap, jitter)
+    if "factor" in stored:
+        return _Exponential(stored["first"], stored["factor"], cap, jitter)
+    return steps(*stored["seconds"], jitter=jitter)
 
 
 def spread(seconds: float, jitter: float, draw: float) -> float:
@@ -149,6 +163,12 @@ def spread(seconds: float, jitter: float, draw: float) -> float:
 def _seconds(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
         raise ConfigurationError(f"backoff {name} must be a number of seconds, 0 or more; got {value!r}")
+    return float(value)
+
+
+def _factor(value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 1:
+        raise ConfigurationError(f"backoff factor must be a number, 1 or more; got {value!r}")
     return float(value)
 
 
