@@ -21,9 +21,9 @@ class Claimed:
     """A job in this worker's lease. On the hot path: plain slots, read by position."""
 
     __slots__ = (
-        "args", "attempt", "bindings", "flow_id", "given_back", "held_up", "id", "interrupted", "kind", "lease", "name",
-        "options", "outbox", "over", "parents", "place", "priority", "queue", "scope", "settled", "sources", "swept",
-        "type", "values",
+        "args", "attempt", "begun", "bindings", "flow_id", "given_back", "held_up", "id", "interrupted", "kind",
+        "lease", "name", "options", "outbox", "over", "parents", "place", "priority", "queue", "scope", "settled",
+        "sources", "swept", "type", "values",
     )  # fmt: skip
 
     def __init__(self, row: Any, lease: int) -> None:
@@ -40,6 +40,8 @@ class Claimed:
         """Its code has tried to cancel all tasks of the process."""
         self.held_up = False
         """Its queue was paused: where the handler itself has not begun, it does not."""
+        self.begun = False
+        """That its handler is called was noted: it must not run twice."""
         self.over = False
         """The attempt has ended: what its handler left behind dispatches for itself."""
         self.settled = False
@@ -98,11 +100,13 @@ class Ending(NamedTuple):
     """The flow that ``more`` changes."""
     interrupted: bool = False
     """Its handler was asked to stop, and ended so. It comes back where nobody wants that any more."""
+    survived: bool = False
+    """It was lost with its worker before, and this attempt has ended like any other."""
 
 
-def handed_back(job: Claimed) -> Ending:
-    """The end of an attempt that has not begun: it uses none."""
-    return Ending(job.id, job.lease, job.attempt, None, attempts_used=job.attempt - 1)
+def handed_back(job: Claimed, delay: float = 0.0) -> Ending:
+    """The end of an attempt that has not begun: it uses none. It comes back after ``delay`` seconds."""
+    return Ending(job.id, job.lease, job.attempt, None, delay=delay, attempts_used=job.attempt - 1)
 
 
 Attempted: TypeAlias = "Success | Ending"

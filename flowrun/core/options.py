@@ -93,6 +93,10 @@ class JobOptions(TypedDict, total=False):
     retention: Retention
     """Seconds it is kept after its end, ``math.inf`` for ever; or by outcome: ``{"succeeded": 60.0}``. A flow is kept
     as a whole: it has one of its own."""
+    on_lost: Literal["retry", "fail"]
+    """What follows when the worker that runs it dies, or stops and does not wait for it. ``"retry"`` (default): it runs
+    again, and no attempt is charged. ``"fail"``: once its handler was called it is not called again because of a loss;
+    the job has failed, with ``flowrun.WorkerLost`` as its error."""
     connection: str
 
 
@@ -198,6 +202,8 @@ def to_stored(options: JobOptions, where: str) -> dict[str, Any]:
         stored["timeout"] = options["timeout"]
     if tags := options.get("tags"):
         stored["tags"] = list(tags)
+    if "on_lost" in options:
+        stored["on_lost"] = options["on_lost"]
     for name in ("retry_on", "give_up_on"):
         if name in options:
             stored[name] = [qualified(kind) for kind in cast(Mapping[str, Any], options)[name]]
@@ -391,6 +397,12 @@ def _tags(value: object) -> list[str]:
         raise _Refused(f"a list of texts of 1 to {MAX_NAME} characters without control characters") from None
 
 
+def _on_lost(value: object) -> str:
+    if not isinstance(value, str) or value not in {"retry", "fail"}:
+        raise _Refused("'retry' or 'fail'")
+    return value
+
+
 def _callback(value: object) -> Any:
     if not hasattr(value, "as_callback"):
         raise _Refused("a job, as in handler.job(...)")
@@ -420,4 +432,5 @@ _CHECKS: Final[dict[str, Callable[[object], Any]]] = {
     "sequence": _short_key,
     "fair_key": _short_key,
     "on_failure": _callback,
+    "on_lost": _on_lost,
 }

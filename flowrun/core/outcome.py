@@ -26,6 +26,8 @@ class Policy:
     retry_on: tuple[str, ...] | None = None
     """Names of exception types; None: all."""
     give_up_on: tuple[str, ...] = ()
+    once: bool = False
+    """An attempt that was lost, with its worker or with the process that ran it, is not followed by another."""
     before: int = 0
     """Attempts that do not count: from before the job was retried by hand, and those lost with their worker."""
 
@@ -67,6 +69,7 @@ def policy(handler: JobOptions, stored: Mapping[str, Any]) -> Policy:
         timeout=stored.get("timeout") or handler.get("timeout"),
         retry_on=_names(stored, handler, "retry_on"),
         give_up_on=_names(stored, handler, "give_up_on") or (),
+        once=(stored.get("on_lost") or handler.get("on_lost")) == "fail",
     )
 
 
@@ -89,7 +92,7 @@ def decide(error: BaseException, attempt: int, policy: Policy, draw: float) -> A
 
 def _backoff(policy: Policy, attempt: int, draw: float) -> float:
     jitter = getattr(policy.backoff, "jitter", 0.0)
-    return backoffs.spread(_delay(policy.backoff(attempt - policy.before)), jitter, draw)
+    return backoffs.spread(_delay(policy.backoff(max(1, attempt - policy.before))), jitter, draw)
 
 
 def _delay(seconds: float) -> float:

@@ -164,6 +164,9 @@ async def settle_in(
     crash.point("settle.left")
     settled = Settled()
     await _keep_attempts(connection, sql, mine, worker, started)
+    survivors = [ending.id for ending in mine if ending.survived and ending.outcome is None]
+    if survivors:
+        await connection.execute(sql["survive"], survivors)
     finals = await _finals(connection, sql, mine, started)
     over = {final.id for final in finals}
     finals += await _unfinished(connection, sql, [e for e in mine if e.id not in over], settled)

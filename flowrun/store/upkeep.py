@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from flowrun import codec
@@ -11,7 +12,7 @@ from flowrun.core.callback import Calls, nothing
 from flowrun.core.states import Outcome
 from flowrun.store.blame import Fault, fault_of
 from flowrun.store.callbacks import call_back
-from flowrun.store.finish import Final, Settled, come_back, finish
+from flowrun.store.finish import Final, Settled, come_back, finish, stop_requests
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
 
@@ -103,42 +104,31 @@ class Rescued(NamedTuple):
 async def rescue_one(
     connection: Connection, sql: Statements, *, crash_limit: int = 5, calls: Calls = nothing
 ) -> Rescued | None:
-    """Give up one worker whose time is over; its unfinished jobs are ready again, no attempt of theirs is used.
+    """Give up one worker whose time is over. Its unfinished jobs are ready again, and no failure of theirs is counted.
 
-    A job that was lost so for the ``crash_limit``-th time has failed: it may be what kills them.
+    A job that was lost so ``crash_limit`` times in a row has failed: it may be what kills them. So has one that must
+    not run twice and had begun.
     """
     async with connection.transaction(isolation="read_committed"):
         expired = await connection.fetchrow(sql["expired_worker"])
         if expired is None:
             return None
+        id, name = expired
         settled = Settled()
-        lost = await _take(connection, sql, expired[0], None)
+        taken = await _take(connection, sql, id, None)
+        why = f"worker {name!r} stopped sending heartbeats while it ran the job"
+        lost, finals = await _not_again(connection, sql, id, name, taken, why)
         if lost:
-            ids, attempts, times = map(list, zip(*lost, strict=True))
-            message = f"worker {expired[1]!r} stopped sending heartbeats while it ran the job"
-            await connection.execute(
-                sql["record_attempts"],
-                ids,
-                attempts,
-                expired[1],
-                times,
-                ["flowrun.WorkerLost"] * len(ids),
-                [message] * len(ids),
-                [None] * len(ids),
-                [None] * len(ids),
-            )
-            losses = dict(await connection.fetch(sql["count_loss"], ids))
-            again = [(id, attempt, 0.0) for id, attempt, _ in lost if losses.get(id, 0) < crash_limit]
-            finals = await come_back(connection, sql, again, settled)
-            finals += [
-                Final(id, Outcome.FAILED, attempt, started_at=started, error=_killer(losses[id]))
-                for id, attempt, started in lost
-                if losses.get(id, 0) >= crash_limit
-            ]
-            await finish(connection, sql, finals, settled)
-            await call_back(connection, sql, settled, calls)
-        await connection.execute(sql["delete_worker"], expired[0])
-        return Rescued(expired[1], len(lost), settled)
+            await _record(connection, sql, name, lost, why)
+            losses = dict(await connection.fetch(sql["count_loss"], [one.id for one in lost]))
+            killers = [one for one in lost if losses.get(one.id, 0) >= crash_limit]
+            again = [(one.id, one.attempt, 0.0) for one in lost if losses.get(one.id, 0) < crash_limit]
+            finals += await come_back(connection, sql, again, settled)
+            finals += [_lost(one, _killer(losses[one.id])) for one in killers]
+        await finish(connection, sql, finals, settled)
+        await call_back(connection, sql, settled, calls)
+        await connection.execute(sql["delete_worker"], id)
+        return Rescued(name, len(taken), settled)
 
 
 async def hand_back(
@@ -146,23 +136,73 @@ async def hand_back(
 ) -> set[str]:
     """Give back whatever is unfinished in some (or all) of a worker's own leases; no attempt is used.
 
-    Numbers that are named are of no use afterwards: a statement on its way that would write such a lease fails.
+    Numbers that are named are of no use afterwards: a statement on its way that would write such a lease fails. Nothing
+    of these leases has begun, or nothing that must not run twice: what has is for :func:`leave`.
     """
     async with connection.transaction(isolation="read_committed"):
         settled = Settled()
         if leases is not None:
             await connection.execute(sql["void_leases"], worker_id, leases)
         mine = await _take(connection, sql, worker_id, leases)
-        stopped = await come_back(connection, sql, [(id, attempt - 1, 0.0) for id, attempt, _ in mine], settled)
+        stopped = await come_back(connection, sql, [(one.id, one.attempt - 1, 0.0) for one in mine], settled)
         await finish(connection, sql, stopped, settled)
         return settled.queues
 
 
-async def leave(connection: Connection, sql: Statements, *, worker_id: UUID) -> set[str]:
-    """A worker goes: what it still holds is ready again, its row is deleted."""
-    queues = await hand_back(connection, sql, worker_id=worker_id, leases=None)
+async def leave(
+    connection: Connection, sql: Statements, *, worker_id: UUID, name: str = "", calls: Calls = nothing
+) -> Settled:
+    """A worker goes: what it still holds is ready again, its row is deleted. What must not run twice and has begun has
+    failed."""
+    async with connection.transaction(isolation="read_committed"):
+        settled = Settled()
+        taken = await _take(connection, sql, worker_id, None)
+        why = f"worker {name!r} was stopped while it ran the job, and did not wait any longer"
+        mine, finals = await _not_again(connection, sql, worker_id, name, taken, why)
+        finals += await come_back(connection, sql, [(one.id, one.attempt - 1, 0.0) for one in mine], settled)
+        await finish(connection, sql, finals, settled)
+        await call_back(connection, sql, settled, calls)
+    # Not in the same transaction: a rescue has the worker's row first, and its leases then.
     await connection.execute(sql["delete_worker"], worker_id)
-    return queues
+    return settled
+
+
+class Taken(NamedTuple):
+    """A job taken out of a lease."""
+
+    id: UUID
+    attempt: int
+    started_at: datetime
+    lease: int
+
+
+async def _not_again(
+    connection: Connection, sql: Statements, worker_id: UUID, worker: str, taken: Sequence[Taken], why: str
+) -> tuple[list[Taken], list[Final]]:
+    """Of ``taken`` jobs, those that may run again, and how the others end: these have begun and must not run twice."""
+    rows = await connection.fetch(sql["begun"], worker_id, [one.id for one in taken], [one.lease for one in taken])
+    begun = {id for (id,) in rows}
+    if not begun:
+        return list(taken), []
+    once = [one for one in taken if one.id in begun]
+    await _record(connection, sql, worker, once, why)
+    asked = {request.id: request for request in await stop_requests(connection, sql, [one.id for one in once])}
+    error = _worker_lost(f'{why}; it is not run again (on_lost="fail")')
+    finals = [asked[one.id].final(one.attempt) if one.id in asked else _lost(one, error) for one in once]
+    return [one for one in taken if one.id not in begun], finals
+
+
+async def _record(connection: Connection, sql: Statements, worker: str, lost: Sequence[Taken], message: str) -> None:
+    """Keep attempts that were lost."""
+    ids, attempts, times, _ = map(list, zip(*lost, strict=True))
+    nothing_else: list[None] = [None] * len(ids)
+    kinds, messages = ["flowrun.WorkerLost"] * len(ids), [message] * len(ids)
+    rows = (ids, attempts, worker, times, kinds, messages, nothing_else, nothing_else)
+    await connection.execute(sql["record_attempts"], *rows)
+
+
+def _lost(one: Taken, error: str) -> Final:
+    return Final(one.id, Outcome.FAILED, one.attempt, started_at=one.started_at, error=error)
 
 
 async def expire(connection: Connection, sql: Statements, *, worker_id: UUID) -> None:
@@ -171,11 +211,23 @@ async def expire(connection: Connection, sql: Statements, *, worker_id: UUID) ->
 
 
 def _killer(losses: int) -> str:
-    message = f"its worker died {losses} times while it ran; it is not run again (setting crash_limit)"
+    return _worker_lost(f"its worker died {losses} times while it ran; it is not run again (setting crash_limit)")
+
+
+def _worker_lost(message: str) -> str:
     return codec.dump({"type": "flowrun.WorkerLost", "message": message})
 
 
-async def _take(connection: Connection, sql: Statements, worker_id: UUID, leases: Sequence[int] | None) -> list[Any]:
+async def _take(connection: Connection, sql: Statements, worker_id: UUID, leases: Sequence[int] | None) -> list[Taken]:
     held = await connection.fetch(sql["take_leases"], worker_id, leases)
     open_ids = {row[0] for row in await connection.fetch(sql["unfinished"], [row[0] for row in held])}
-    return [row for row in held if row[0] in open_ids]
+    return [Taken(*row) for row in held if row[0] in open_ids]
+
+
+async def begin(
+    connection: Connection, sql: Statements, *, worker_id: UUID, lease: int, job: UUID, attempt: int
+) -> bool:
+    """Note that the attempt of a job that must not run twice begins. False if it must not: the job is not this
+    worker's any more."""
+    row = await connection.fetchval(sql["begin"], worker_id, lease, job, attempt)
+    return row is not None

@@ -46,6 +46,8 @@ class Buffer:
         self.concurrency = concurrency
         self.jobs: deque[Claimed] = deque()
         self.running = 0
+        self.closed = False
+        """Nothing more is to come, since a job is tried alone."""
         self.asked = 0
         """Room that a claim under way may fill."""
         self.room_made = asyncio.Event()
@@ -57,11 +59,11 @@ class Buffer:
 
     def room(self) -> int:
         """How many jobs more may be claimed."""
-        return min(self.free() + self._pace.ahead(), LARGEST_CLAIM)
+        return 0 if self.closed else min(self.free() + self._pace.ahead(), LARGEST_CLAIM)
 
     def free(self) -> int:
         """How many consumers have nothing to do, and nothing coming."""
-        return self.concurrency - self.running - len(self.jobs) - self.asked
+        return 0 if self.closed else self.concurrency - self.running - len(self.jobs) - self.asked
 
     def put(self, jobs: Iterable[Claimed]) -> None:
         """Offer claimed jobs to the consumers."""

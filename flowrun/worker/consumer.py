@@ -17,6 +17,7 @@ from flowrun.worker.session import Session, Slot
 from flowrun.worker.settler import Settler
 from flowrun.worker.stubborn import Stubborn
 from flowrun.worker.tasks import AttemptTask
+from flowrun.worker.trials import MARK, Trials
 
 logger = Log("flowrun.worker")
 
@@ -62,6 +63,7 @@ class Consumers:
             self._decimal = self._context.run(decimal.getcontext).copy()
         self._idle = list(session.slots)
         self._ended = False
+        self._trials = Trials(session, settler)
 
     async def run(self) -> None:
         """Consume, and look after what does not end."""
@@ -114,6 +116,10 @@ class Consumers:
         """Run one attempt, settle it, and begin the next in the same slot. Waits for nothing but the attempt."""
         if self._decimal is not None:
             decimal.setcontext(self._decimal.copy())
+        if job.options is not None and MARK in job.options and not await self._trials.admitted(job):
+            self._over(slot, job, None)
+            self._free(slot)
+            return
         if self._hooks is not None:
             self._hooks.started(job)
         try:
@@ -133,13 +139,17 @@ class Consumers:
             self._over(slot, slot.job, ending)
         self._free(slot)
 
-    def _over(self, slot: Slot, job: Claimed, attempted: Attempted) -> None:
+    def _over(self, slot: Slot, job: Claimed, attempted: Attempted | None) -> None:
+        """The job leaves its slot. None: its attempt has not begun, and it is handed back."""
         session = self._session
         slot.job = None
         try:
-            if self._hooks is not None:
-                self._hooks.attempted(job, attempted)
-            self._settler.put(attempted)
+            if attempted is not None:
+                if job.options is not None and MARK in job.options:
+                    attempted = self._trials.ended(job, attempted)
+                if self._hooks is not None:
+                    self._hooks.attempted(job, attempted)
+                self._settler.put(attempted)
         except Exception:
             # A codec of the program's that cannot encrypt: what the job came to cannot be written, nor why.
             logger.exception("job %s (%s): what it came to cannot be settled; it runs again", job.id, job.type)

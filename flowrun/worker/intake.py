@@ -45,11 +45,13 @@ async def take_in(
 
 def offer(session: Session, jobs: Sequence[Claimed], runnable: Sequence[Claimed]) -> list[Attempted]:
     """Hold ``jobs``, offer the ``runnable`` of them to the consumers. Those of a queue that was paused while the claim
-    was under way are handed back.
+    was under way are handed back, and all where a job is tried alone since.
     """
     refused: list[Attempted] = []
+    if session.trial is not None:
+        refused, runnable = [handed_back(job) for job in runnable], []
     if session.paused:
-        refused = [handed_back(job) for job in runnable if queue_of(job.queue) in session.paused]
+        refused += [handed_back(job) for job in runnable if queue_of(job.queue) in session.paused]
         runnable = [job for job in runnable if queue_of(job.queue) not in session.paused]
     session.buffer.hold(jobs)
     session.offer(runnable)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from datetime import datetime
 from functools import partial
@@ -18,10 +18,10 @@ from flowrun import codec
 from flowrun.context import Job, Parents, Services
 from flowrun.core.attempt import Attempted, Claimed, Ending, Failure, Success
 from flowrun.core.lanes import queue_of
-from flowrun.core.outcome import Again, Policy, RaisedElsewhere, decide, policy
+from flowrun.core.outcome import OVER, Again, Policy, RaisedElsewhere, decide, policy
 from flowrun.core.references import Unresolved, put_back
 from flowrun.core.states import Outcome
-from flowrun.errors import InvalidArguments, NotReadable, Snooze
+from flowrun.errors import InvalidArguments, NotReadable, ProcessDied, Snooze
 from flowrun.logs import Log
 from flowrun.redaction import Redact
 from flowrun.registry import Definition, Registry
@@ -49,6 +49,7 @@ class Runner:
         processes: Processes,
         services: Callable[[Claimed], Services],
         attempt: ContextVar[Claimed | None],
+        begin: Callable[[Claimed], Awaitable[bool]],
         middleware: Sequence[Callable[..., Any]] = (),
         max_payload: int,
         error_text: int,
@@ -59,6 +60,7 @@ class Runner:
         self._processes = processes
         self._services = services
         self._attempt = attempt
+        self._begin = begin
         self._middleware = middleware
         self._max_payload = max_payload
         self._describe = partial(describe, limit=error_text, redact=redact)
@@ -157,7 +159,8 @@ class Runner:
         definition = self._registry.get(type)
         rules = policy(definition.options, {})
         takes_more = definition.job_parameter is not None or definition.error_parameter is not None
-        simple = not definition.threaded and not takes_more and not self._middleware and rules.timeout is None
+        bounded = rules.timeout is not None or rules.once
+        simple = not (definition.threaded or takes_more or self._middleware or bounded)
         known = self._known[type] = (definition, rules, simple)
         return known
 
@@ -184,6 +187,8 @@ class Runner:
         """Call in a cancel scope, by which its time ends, or it is asked to stop; with all middleware around."""
         value: Any = None
         timeout = rules.timeout
+        if rules.once and not await self._begin(job):
+            raise Snooze(0.0)  # somebody else has it by now, or nobody could be asked
         if self._middleware:
             call = _around(self._middleware, context or _context(job, rules, self._services(job)), call)
         with anyio.CancelScope(deadline=anyio.current_time() + timeout if timeout else math.inf) as job.scope:
@@ -209,7 +214,8 @@ class Runner:
         failure = self._describe(error)
         draw = random.random()  # noqa: S311 - jitter
         try:
-            following = decide(error, job.attempt, rules, draw)
+            died = rules.once and job.begun and issubclass(type(error), ProcessDied)
+            following = OVER if died else decide(error, job.attempt, rules, draw)
         except BaseException:  # noqa: BLE001 - the exception's own code; sys.exit() in it, too
             try:
                 following = decide(AttemptEnded(), job.attempt, rules, draw)

@@ -15,12 +15,16 @@ from uuid import UUID
 
 from flowrun import mint
 from flowrun.client.dispatch import Client
+from flowrun.client.shield import shielded
 from flowrun.client.troubles import Troubles
 from flowrun.core.attempt import Claimed
 from flowrun.core.lanes import queue_of
 from flowrun.core.options import SYSTEM_QUEUE
+from flowrun.errors import DatabaseError
+from flowrun.logs import Log
 from flowrun.redaction import guarded
-from flowrun.store.pool import PINNED
+from flowrun.store import upkeep
+from flowrun.store.pool import LOST, PINNED, Connection, reason
 from flowrun.store.queues import QueueSetting
 from flowrun.worker.buffer import Buffer
 from flowrun.worker.gates import Gates
@@ -31,6 +35,10 @@ from flowrun.worker.tasks import AttemptTask
 from flowrun.worker.threads import Threads
 from flowrun.worker.wake import Bell, Wake
 
+logger = Log("flowrun.worker")
+
+AGAIN = 0.5
+"""Seconds after which a job that could not begin tries again."""
 OTHERS_WAIT = 2.0
 """Seconds for which a worker that met a used-up limit is taken to wait; it says so again every second."""
 
@@ -126,6 +134,7 @@ class Session:
             processes=self.processes,
             services=partial(JobServices, self.client, threads, settings.max_payload, (self.id, self.name)),
             attempt=self.client.attempt,
+            begin=partial(begin, self),
             middleware=self.client.registry.middleware,
             max_payload=settings.max_payload,
             error_text=settings.error_text,
@@ -138,6 +147,8 @@ class Session:
         """Handlers that ignored their cancellation and still run."""
         self.endings: dict[str, tuple[int, Claimed, datetime]] = {}
         """By type: how often its jobs tried to end what is not theirs, the last of them, and when."""
+        self.trial: Claimed | None = None
+        """A job that was lost with a worker before, and is tried alone: nothing begins beside it."""
         self.trouble: list[Trouble] = []
         """What there is to complain of, but for the loop and the database."""
         self.troubles = Troubles()
@@ -199,6 +210,19 @@ class Session:
     def offer(self, jobs: Sequence[Claimed]) -> None:
         """Jobs that the buffer holds, to the consumers: as many of them as their limits let in."""
         self.buffer.put(self.gates.admit(jobs) if self.gates.places else jobs)
+
+    def turn_out(self, of: Collection[str] | None = None) -> list[Claimed]:
+        """Jobs ``of`` some queues (all) that no consumer has begun, taken out of the buffer."""
+        out = self.gates.turn_out(of)
+        for _ in range(len(self.buffer.jobs)):
+            job = self.buffer.jobs.popleft()
+            if of is not None and queue_of(job.queue) not in of:
+                self.buffer.jobs.append(job)
+                continue
+            if job.place is not None:
+                self.gates.withdrawn(job)
+            out.append(job)
+        return out
 
     def freed(self, leases: Iterable[int], passed_on: Collection[int] = ()) -> None:
         """Jobs have left their leases: where these took up a limit, something else may be let in, unless it was."""
@@ -268,6 +292,27 @@ class Session:
     async def connect(self, patience: float, **settings: Any) -> Any:
         """A connection of one's own, planner pinned; ``patience``: seconds that an answer may take."""
         return await self.client.database.connect({**PINNED, **settings}, patience=patience)
+
+
+async def begin(session: Session, job: Claimed) -> bool:
+    """Note that the handler of a job that must not run twice is called; False if that must not be: it is not this
+    worker's any more. Where the database does not answer, it is asked until it does, or the worker is given up."""
+    database = session.client.database
+
+    async def verb(connection: Connection) -> bool:
+        return await upkeep.begin(
+            connection, database.sql, worker_id=session.id, lease=job.lease, job=job.id, attempt=job.attempt
+        )
+
+    while not session.lost.is_set():
+        try:
+            job.begun = await shielded(database.repeat(verb, patience=session.patience))
+        except (DatabaseError, *LOST) as error:
+            logger.warning("job %s (%s) cannot begin (%s); trying again", job.id, job.type, reason(error))
+            await asyncio.sleep(AGAIN)
+        else:
+            return job.begun
+    return False
 
 
 def _cores() -> int:

@@ -265,7 +265,7 @@ class Settler:
 
     def _handoff(self, settling: int) -> int:
         """How many released jobs to take over directly; with a backlog, at most half of the room is theirs."""
-        if self._session.stopping:
+        if self._session.stopping or self._session.buffer.closed:
             return 0
         room = max(0, self._session.buffer.room())
         return max(1, room // 2) if self.backlog else max(room, min(settling, 16))

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import anyio
 from anyio.abc import TaskStatus
 
+from flowrun.client.control import tell
 from flowrun.client.dispatch import Client
 from flowrun.core.attempt import Claimed
 from flowrun.core.options import SYSTEM_QUEUE, check_name
@@ -16,6 +17,7 @@ from flowrun.guarded import sheltered
 from flowrun.logs import Log
 from flowrun.registry import load_validation
 from flowrun.store import upkeep as store_upkeep
+from flowrun.store.finish import Settled
 from flowrun.store.pool import Connection, reason
 from flowrun.store.upkeep import Beat
 from flowrun.worker import consumer, endings, pruner, upkeep
@@ -210,14 +212,15 @@ class Supervisor:
             await self._client.hooks.drain(_HOOKS)
             database = self._client.database
 
-            async def verb(connection: Connection) -> set[str]:
+            async def verb(connection: Connection) -> Settled:
+                sql, calls = database.sql, self._client.calls
                 if session.cut:
                     # As if it had died: who rescues what it ran counts that as a loss.
-                    await store_upkeep.expire(connection, database.sql, worker_id=session.id)
-                    return set()
-                return await store_upkeep.leave(connection, database.sql, worker_id=session.id)
+                    await store_upkeep.expire(connection, sql, worker_id=session.id)
+                    return Settled()
+                return await store_upkeep.leave(connection, sql, worker_id=session.id, name=session.name, calls=calls)
 
-            self._client.notifier.wake(await database.repeat(verb, patience=LEAVING))
+            tell(self._client, await database.repeat(verb, patience=LEAVING))
         except Exception as error:  # noqa: BLE001 - whatever it is: others find what is left
             why = reason(error)
             logger.warning("worker %s could not sign off (%s); its jobs run again after its lease", session.name, why)

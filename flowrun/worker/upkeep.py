@@ -195,13 +195,4 @@ async def hand_back_sitting(session: Session, settler: Settler) -> None:
 
 def empty_buffer(session: Session, settler: Settler, of: Collection[str] | None = None) -> None:
     """Hand back the jobs ``of`` some queues (all) that no consumer has begun; no attempt is used."""
-    out = session.gates.turn_out(of)
-    for _ in range(len(session.buffer.jobs)):
-        job = session.buffer.jobs.popleft()
-        if of is not None and queue_of(job.queue) not in of:
-            session.buffer.jobs.append(job)
-            continue
-        if job.place is not None:
-            session.gates.withdrawn(job)
-        out.append(job)
-    settler.hand_back(out)
+    settler.hand_back(session.turn_out(of))

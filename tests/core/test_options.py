@@ -32,6 +32,7 @@ ALLOWED = {
     "key": ["a", " a b ", "k" * 500, "größe/1", "📮" * 450],
     "on_conflict": ["existing", "replace", "raise"],
     "key_ttl": [0.001, 30, 1e9],
+    "on_lost": ["retry", "fail"],
 }
 REFUSED = {
     "queue": ["", " a", "a ", "a\n", "a\x00", "q" * 201, 5, "flowrun", "\ud800"],
@@ -54,6 +55,7 @@ REFUSED = {
     "sequence": ["", "a\n", "s" * 201, 5],
     "fair_key": ["", "a\n", "s" * 201, 5],
     "on_failure": ["send_problem", 5, {}],
+    "on_lost": ["", "Fail", "never", True, 5, ["fail"]],
     "key_ttl": [0, -1, NAN, INF, 1e12, True, "5"],
     "tags": ["abc", [1], [""], ["a\n"], {"a"}, [" a"]],
 }

@@ -19,9 +19,9 @@ PACKAGE = Path(flowrun.__file__).parent
 SQL = PACKAGE / "store" / "sql"
 ODD = 'We"ird. Schema'
 TABLES = {
-    "attempts", "audit", "blocked", "cancels", "deadlines", "edges", "failed_jobs", "finished", "flow_status", "flows", "gates",
+    "attempts", "audit", "begun", "blocked", "cancels", "deadlines", "edges", "failed_jobs", "finished", "flow_status", "flows", "gates",
     "job_status", "jobs", "keys", "leases", "migrations", "progress", "queues", "ready", "scheduled", "schedules", "signals",
-    "pruning", "retention", "slots", "starts", "steps", "throttle", "workers",
+    "pruning", "retention", "slots", "starts", "steps", "throttle", "types", "workers",
 }  # fmt: skip
 
 

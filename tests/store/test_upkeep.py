@@ -215,10 +215,10 @@ async def test_a_worker_leaves(connection: asyncpg.Connection, sql: Statements) 
     await worker.claim(1)
     await worker.claim(1)
     await other.claim(1)
-    assert await upkeep.leave(connection, sql, worker_id=worker.id) == {"default"}
+    assert (await upkeep.leave(connection, sql, worker_id=worker.id)).queues == {"default"}
     assert [(await places(connection, id))[0] for id in ids] == ["ready", "ready", "leases"]
     assert await connection.fetch("select id from flowrun.workers") == [(other.id,)]
-    assert await upkeep.leave(connection, sql, worker_id=worker.id) == set()
+    assert (await upkeep.leave(connection, sql, worker_id=worker.id)).queues == set()
 
 
 async def test_a_number_that_was_handed_back_is_never_claimed_under(

@@ -26,6 +26,7 @@ LEFT_OUT = {
 EXCEPTIONS = {
     (3, "jobs_retention"): "0.1.0 was not out: no table was large; and partial, so it writes next to nothing",
     (3, "keys_expires_at"): "0.1.0 was not out: no table was large",
+    (7, "starts"): "what was claimed in the last stretch of a rate, and no more: a small table",
 }
 """By migration and word of the statement: why it may do what squawk warns of."""
 

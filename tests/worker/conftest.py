@@ -44,6 +44,7 @@ class Bench:
     dsn: str
     journal: Path
     programs: list[Program]
+    module: str = "programs"
 
     async def start(self, concurrency: int = 4) -> Program:
         environment = os.environ | {
@@ -52,13 +53,19 @@ class Bench:
             "PROGRAM_CONCURRENCY": str(concurrency),
         }
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.worker.programs", env=environment, stdout=asyncio.subprocess.PIPE
+            sys.executable, "-m", f"tests.worker.{self.module}", env=environment, stdout=asyncio.subprocess.PIPE
         )
         program = Program(process)
         self.programs.append(program)
         assert process.stdout
         assert await asyncio.wait_for(process.stdout.readline(), 20) == b"ready\n"
         return program
+
+    async def keep(self, concurrency: int) -> None:
+        """Start a program again and again, whenever it has died, until cancelled."""
+        while True:
+            program = await self.start(concurrency)
+            await program.process.wait()
 
     def lines(self, event: str | None = None) -> list[Line]:
         found = []

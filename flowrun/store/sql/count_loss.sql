@@ -1,15 +1,16 @@
--- Count that jobs were lost with their worker: apart from their failures.
+-- Count that handlers' jobs were lost with their worker: apart from their failures.
 --   $1 uuid[] jobs
--- Result: job, how often it was lost.
+-- Result: job, how often in a row it was lost. None for flowrun's own jobs, which run no code that could be to blame.
 -- Locks: the rows of `jobs`, by id. Their leases are held.
 with held as materialized (
     select j.id
     from (select id from unnest($1::uuid[]) as u (id) order by id) u
-    cross join lateral (select id from flowrun.jobs where jobs.id = u.id for update) j
+    cross join lateral (select id from flowrun.jobs where jobs.id = u.id and kind = 0 for update) j
 )
 update flowrun.jobs
 set options = coalesce(options, '{}')
     || jsonb_build_object('lost', coalesce((options ->> 'lost')::integer, 0) + 1)
 from held
 where jobs.id = held.id
-returning jobs.id, (jobs.options ->> 'lost')::integer
+returning
+    jobs.id, (jobs.options ->> 'lost')::integer - coalesce((jobs.options ->> 'survived')::integer, 0)

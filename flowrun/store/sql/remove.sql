@@ -31,5 +31,6 @@ k as (
 l as (delete from flowrun.audit where job_id = any(array(select id from gone))),
 m as (delete from flowrun.audit where flow_id = any($2) and (job_id = any(array(select id from gone))) is not true),
 n as (delete from flowrun.flows where root_id = any($2)),
-o as (delete from flowrun.jobs where id = any(array(select id from gone)))
+o as (delete from flowrun.begun where job_id = any(array(select id from gone))),
+p as (delete from flowrun.jobs where id = any(array(select id from gone)))
 select count(*) from gone

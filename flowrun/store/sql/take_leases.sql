@@ -2,7 +2,7 @@
 -- snapshot from after this one's locks.
 --   $1 uuid worker  $2 bigint[] only these lease numbers, whose rows stay, empty (see void_leases.sql); null for all
 -- Slots that are held as long as the row stands, with jobs or without, are free.
--- Result: job, attempt, claimed_at.
+-- Result: job, attempt, claimed_at, the number of its lease.
 -- Locks: the leases by number; a settle that holds one is waited for.
 with held as materialized (
     select n, jobs, attempts, claimed_at from flowrun.leases
@@ -19,4 +19,4 @@ emptied as (
 freed as (
     delete from flowrun.slots where worker_id = $1 and n = any($2) and most is not null
 )
-select u.id, u.attempt, held.claimed_at from held, unnest(held.jobs, held.attempts) as u (id, attempt)
+select u.id, u.attempt, held.claimed_at, held.n from held, unnest(held.jobs, held.attempts) as u (id, attempt)

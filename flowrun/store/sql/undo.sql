@@ -7,7 +7,7 @@ with undone as (
 )
 update flowrun.jobs
 set options =
-    (coalesce(jobs.options, '{}') - 'lost') || jsonb_build_object('before', undone.attempt)
+    (coalesce(jobs.options, '{}') - 'lost' - 'survived') || jsonb_build_object('before', undone.attempt)
     || case when jobs.options ? 'unseen' then jsonb_build_object('unseen', (jobs.options -> 'unseen') - $1::uuid[]::text[]) else '{}' end
 from undone
 where jobs.id = undone.id and jobs.kind = 0 and undone.attempt > 0
