@@ -67,7 +67,8 @@ class JobStatus:
     error: str | None
     """Why it failed, was skipped or cancelled."""
     cause: UUID | None
-    """Of a skipped job: the parent because of which."""
+    """Of a skipped job: the node because of which, one of ``FlowStatus.nodes``. Where that is a flow, the first node
+    that kept it from succeeding, or, where none did, the one that ended last; None where it is empty."""
     progress: float | None
     """The part of its work that is done, 0 to 1, as its handler said last; None: it said nothing."""
     progress_message: str | None

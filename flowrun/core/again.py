@@ -10,7 +10,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
-from flowrun.core.cascade import Counters, Edge, Ended, Skip, decide
+from flowrun.core.cascade import Counters, Edge, Ended, Skip, decide, through
 from flowrun.core.states import Condition, Kind, Outcome, satisfies
 
 Id = TypeVar("Id", bound=Hashable)
@@ -194,6 +194,7 @@ def again(
     for id in skipped:
         unmet = [e for e in parents[id] if e.parent not in undone and not _satisfied(jobs[e.parent], e)]
         plan.skipped[id] = _skip(jobs, (unmet or parents[id])[0])
+    plan.skipped = through(plan.skipped, {id for id in plan.skipped if jobs[id].kind is Kind.JOIN})
     plan.blocked |= further.waiting
     for id in (*further.released, *further.skipped):
         plan.blocked.pop(id, None)

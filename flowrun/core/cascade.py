@@ -8,7 +8,7 @@ module decides, the store writes. Deciding here costs no round trip a level, so 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
@@ -51,6 +51,18 @@ class Skip(NamedTuple, Generic[Id]):
     cause: Id
     condition: Condition
     outcome: Outcome
+
+
+def through(skips: Mapping[Id, Skip[Id]], joins: Collection[Id]) -> dict[Id, Skip[Id]]:
+    """The same, with joins looked through: what is skipped because one was, is so because of what that one was."""
+    found: dict[Id, Skip[Id]] = {}
+    for id, skip in skips.items():
+        seen = {id}
+        while skip.cause in joins and skip.cause in skips and skip.cause not in seen:
+            seen.add(skip.cause)
+            skip = skips[skip.cause]
+        found[id] = skip
+    return found
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from flowrun.store import bulk, edits, gates, grow, stop
 from flowrun.store.bulk import By
 from flowrun.store.callbacks import call_back
 from flowrun.store.edits import Edit
-from flowrun.store.finish import Final, Settled, cancel, finish, follow, write
+from flowrun.store.finish import Final, Settled, cancel, finish, follow, skip
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
 
@@ -326,11 +326,7 @@ async def _write(connection: Connection, sql: Statements, plan: Again[UUID], set
         [counters.open for counters in plan.blocked.values()],
     )
     settled.read(await connection.fetch(sql["release_again"], plan.released))
-    skips = [
-        Final(id, Outcome.SKIPPED, 0, cause=skip.cause, error='{"message":"skipped again, because of {parent}"}')
-        for id, skip in plan.skipped.items()
-    ]
-    await write(connection, sql, skips, settled)
+    await skip(connection, sql, plan.skipped, settled, lambda *_: '{"message":"skipped again, because of {parent}"}')
 
 
 def _waited_for(graph: _Graph, id: UUID) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from flowrun import codec
 from flowrun.core.attempt import Claimed
 from flowrun.core.callback import Failed
-from flowrun.core.cascade import Counters, Edge, Ended, decide
+from flowrun.core.cascade import Counters, Edge, Ended, Skip, decide, through
 from flowrun.core.states import Condition, Outcome
 from flowrun.store import stop
 from flowrun.store.pool import Connection
@@ -199,7 +200,7 @@ async def _decide(
         if set(again) == set(edges):
             break
         edges = again
-    cascade = decide(ended, edges, {id: Counters(need, open) for id, need, open in locked})
+    cascade = decide(ended, edges, {id: Counters(need, open) for id, need, open, _ in locked})
     settled.read(
         await connection.fetch(
             sql["cascade"],
@@ -210,12 +211,31 @@ async def _decide(
             [counters.open for counters in cascade.waiting.values()],
         )
     )
-    skips = [
-        Final(id, Outcome.SKIPPED, 0, cause=skip.cause, error=_reason(skip.outcome, skip.condition))
-        for id, skip in cascade.skipped.items()
-    ]
-    await write(connection, sql, skips, settled)
+    joins = {id for id, _, _, joins in locked if joins}
+    await skip(connection, sql, through(cascade.skipped, joins), settled, _reason)
     return list(cascade.losers), edges
+
+
+async def skip(
+    connection: Connection,
+    sql: Statements,
+    skips: Mapping[UUID, Skip[UUID]],
+    settled: Settled,
+    says: Callable[[Outcome, Condition], str],
+) -> None:
+    """Write skips: as their cause a node that people know, not a join or an end; ``says`` why, of ``{parent}``."""
+    if not skips:
+        return
+    rows = await connection.fetch(sql["blame"], [one.cause for one in skips.values()])
+    own = {id: (name, blamed) for id, name, blamed in rows}
+    finals = []
+    for id, one in skips.items():
+        cause, error = one.cause, says(one.outcome, one.condition)
+        if cause in own:
+            name, cause = own[cause]
+            error = error.replace("{parent}", codec.dump(name)[1:-1])
+        finals.append(Final(id, Outcome.SKIPPED, 0, cause=cause, error=error))
+    await write(connection, sql, finals, settled)
 
 
 async def _siblings(

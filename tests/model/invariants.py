@@ -148,13 +148,18 @@ CHECKS = [
     ),
     Check(
         "I1 skips",
-        "a skipped job was never started, used no attempt, and names a parent as cause that disappointed it",
+        "a skipped job was never started, used no attempt, and names as cause a node that people see: the parent that"
+        " disappointed it, or one behind a join, or in a flow, that did",
         """
         select f.id, f.started_at, f.attempt, f.cause from flowrun.finished f
         where f.outcome = 4 and f.id not in (select id from operated) and (
-            f.started_at is not null or f.attempt <> 0 or not exists (
-                select from edge
-                where edge.child_id = f.id and edge.parent_id = f.cause and edge.decided and not edge.satisfied
+            f.started_at is not null or f.attempt <> 0
+            or (select kind from flowrun.jobs where id = f.cause) not in (0, 3, 4, 5)
+            or not exists (
+                select from edge join flowrun.jobs parent on parent.id = edge.parent_id
+                where
+                    edge.child_id = f.id and edge.decided and not edge.satisfied
+                    and (edge.parent_id = f.cause or parent.kind in (1, 2, 6))
             )
         )
         """,
