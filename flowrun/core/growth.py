@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -44,6 +44,27 @@ class Growth:
     def way(self) -> Way | None:
         """What stands for the spawner from now on; None: the spawner itself does."""
         return Way(self.spawner, self.joins) if self.spawner is not None and self.joins else None
+
+
+def copied(growth: Growth) -> Growth:
+    """The same, to be changed while it is written: a transaction may have to begin anew."""
+    plan = growth.plan
+    return replace(
+        growth,
+        plan=replace(
+            plan,
+            jobs=[*plan.jobs],
+            edges=[*plan.edges],
+            blocked=[*plan.blocked],
+            flows=[*plan.flows],
+            tests=[*plan.tests],
+            free=[*plan.free],
+        ),
+        loose=[*growth.loose],
+        tied=[*growth.tied],
+        joins=dict(growth.joins),
+        unnamed={*growth.unnamed},
+    )
 
 
 class Way(NamedTuple):

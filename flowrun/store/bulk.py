@@ -12,7 +12,7 @@ from flowrun.core.options import MAX_NAME, MAX_REASON, check_text
 from flowrun.core.states import Outcome
 from flowrun.store import edits
 from flowrun.store.edits import Edit
-from flowrun.store.finish import Settled, cancel, follow
+from flowrun.store.finish import Settled, cancel, follow, whole
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
 
@@ -33,8 +33,11 @@ async def cancel_singles(
     connection: Connection, sql: Statements, ids: Sequence[UUID], by: By, settled: Settled
 ) -> list[UUID]:
     """Cancel jobs that belong to no flow; those that were cancelled or asked to stop."""
-    async with connection.transaction(isolation="read_committed"):
+
+    async def work() -> list[UUID]:
         return await cancel_here(connection, sql, None, ids, by, settled)
+
+    return await whole(connection, settled, work)
 
 
 async def cancel_here(

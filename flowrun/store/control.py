@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
 from flowrun import codec, mint
 from flowrun.core.again import Again, Stored, again, around, being_undone, failed, not_undoing, undo
-from flowrun.core.callback import Calls, nothing
 from flowrun.core.cascade import Counters, Edge
 from flowrun.core.growth import Growth
 from flowrun.core.states import Condition, Kind, Outcome
@@ -19,9 +17,8 @@ from flowrun.errors import InvalidArguments, NotFound, NotPossible
 from flowrun.sealing import Sealing, attempts, rows
 from flowrun.store import bulk, edits, gates, grow, stop
 from flowrun.store.bulk import By
-from flowrun.store.callbacks import call_back
 from flowrun.store.edits import Edit
-from flowrun.store.finish import Final, Settled, cancel, finish, follow, skip
+from flowrun.store.finish import Final, Settled, cancel, finish, follow, hold_to_cancel, skip, whole
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
 
@@ -42,16 +39,18 @@ async def cancel_job(
     connection: Connection, sql: Statements, id: UUID, by: By, settled: Settled, *, compensate: bool = True
 ) -> Cancelled:
     """Cancel a job, or a flow (by its id) with all that is in it."""
-    async with connection.transaction(isolation="read_committed"):
-        root = await _lock(connection, sql, id)
+
+    async def work() -> Cancelled:
+        root = await lock(connection, sql, id)
         found = await connection.fetchrow(sql["kind_of"], id)
         if found is None:
             raise NotFound(f"no job or flow {id} is stored")
         kind, _, ended, _ = found
         if ended:
             return "too late"
-        if root not in (None, id):
-            await _hold_parents(connection, sql, root, [id])
+        also = [] if root in (None, id) else await open_parents(connection, sql, root, [id])
+        await hold_to_cancel(connection, sql, [id], settled, also)
+        await keep_open(connection, sql, also, settled)
         before = len(settled.interrupt)
         ends = await cancel(connection, sql, [id], settled, reason=by.reason, actor=by.actor)
         met = bool(ends) or len(settled.interrupt) > before
@@ -64,7 +63,9 @@ async def cancel_job(
             return "too late"
         await follow(connection, sql, ends, settled)
         await note(connection, sql, root, id, "cancel", by)
-    return "requested" if asked else "cancelled"
+        return "requested" if asked else "cancelled"
+
+    return await whole(connection, settled, work)
 
 
 async def signal(
@@ -78,7 +79,8 @@ async def signal(
     sealing: Sealing,
 ) -> bool:
     """Send a signal to a flow; False if one of that name came before."""
-    async with connection.transaction(isolation="read_committed"):
+
+    async def work() -> bool:
         root = await _lock_flow(connection, sql, flow)
         known = {row[0]: row for row in await connection.fetch(sql["flow_gates"], root)}
         if name not in known:
@@ -95,17 +97,22 @@ async def signal(
         )
         if came:
             await note(connection, sql, root, None, "signal", by, {"signal": name, "value": codec.load(kept)})
-    return came
+        return came
+
+    return await whole(connection, settled, work)
 
 
 async def add(connection: Connection, sql: Statements, growth: Growth, by: By, settled: Settled) -> dict[UUID, str]:
     """Add nodes to an open flow; their names by id."""
-    async with connection.transaction(isolation="read_committed"):
+
+    async def work() -> dict[UUID, str]:
         root = await _lock_flow(connection, sql, growth.flow_id)
         names = await grow.grow(connection, sql, growth, settled)
         shown = [name for name in names.values() if not name.startswith("(")]
         await note(connection, sql, root, None, "add", by, {"nodes": shown})
-    return names
+        return names
+
+    return await whole(connection, settled, work)
 
 
 async def retry(
@@ -115,7 +122,8 @@ async def retry(
 
     A cancellation is over with it: what was asked to stop and has not stopped yet runs again when it has.
     """
-    async with connection.transaction(isolation="read_committed"):
+
+    async def work() -> int:
         root = await _lock_flow(connection, sql, flow)
         graph = await _load(connection, sql, root)
         inside = graph.jobs if flow == root else _below(graph, flow)
@@ -127,15 +135,18 @@ async def retry(
             return 0
         stopping = await _run_again(connection, sql, graph, first, settled, args, stopping=stopping)
         await note(connection, sql, root, None if flow == root else flow, "retry", by)
-    return sum(graph.jobs[id].kind is not Kind.END for id in first) + len(stopping)
+        return sum(graph.jobs[id].kind is not Kind.END for id in first) + len(stopping)
+
+    return await whole(connection, settled, work)
 
 
 async def retry_job(
     connection: Connection, sql: Statements, id: UUID, args: Edit | None, by: By, settled: Settled
 ) -> None:
     """Run one job again that failed or was cancelled. Raises NotPossible for any other."""
-    async with connection.transaction(isolation="read_committed"):
-        root = await _lock(connection, sql, id)
+
+    async def work() -> None:
+        root = await lock(connection, sql, id)
         if root is None:
             if not await bulk.undo_singles(connection, sql, [id], args, settled):
                 raise await _nothing_to_retry(connection, sql, id)
@@ -145,6 +156,8 @@ async def retry_job(
                 raise await _nothing_to_retry(connection, sql, id)
             await _run_again(connection, sql, graph, {id}, settled, {id: args} if args is not None else {})
         await note(connection, sql, root, id, "retry", by)
+
+    await whole(connection, settled, work)
 
 
 async def retry_nodes(
@@ -157,7 +170,8 @@ async def retry_nodes(
     settled: Settled,
 ) -> list[UUID]:
     """Run jobs of one flow again; those that had failed or were cancelled, and do. Raises as :func:`retry_job`."""
-    async with connection.transaction(isolation="read_committed"):
+
+    async def work() -> list[UUID]:
         await _lock_flow(connection, sql, root)
         graph = await _load(connection, sql, root)
         again = {Outcome.FAILED, Outcome.CANCELLED}
@@ -166,17 +180,24 @@ async def retry_nodes(
             edited = {} if args is None else dict.fromkeys(first, args)
             await _run_again(connection, sql, graph, set(first), settled, edited)
             await bulk.note_all(connection, sql, root, first, "retry", by)
-    return first
+        return first
+
+    return await whole(connection, settled, work)
 
 
 async def cancel_nodes(
     connection: Connection, sql: Statements, root: UUID, ids: Sequence[UUID], by: By, settled: Settled
 ) -> list[UUID]:
     """Cancel jobs of one flow; those that were cancelled or asked to stop."""
-    async with connection.transaction(isolation="read_committed"):
+
+    async def work() -> list[UUID]:
         await _lock_flow(connection, sql, root)
-        await _hold_parents(connection, sql, root, ids)
+        parents = await open_parents(connection, sql, root, ids)
+        await hold_to_cancel(connection, sql, ids, settled, parents)
+        await keep_open(connection, sql, parents, settled)
         return await bulk.cancel_here(connection, sql, root, ids, by, settled)
+
+    return await whole(connection, settled, work)
 
 
 async def discard(connection: Connection, sql: Statements, ids: Sequence[UUID], by: By) -> int:
@@ -204,8 +225,9 @@ async def decide(
     """
     verb = "resolve" if outcome is Outcome.SUCCEEDED else "skip"
     error = None if outcome is Outcome.SUCCEEDED else stop.words(by.reason, by.actor or "an operator")
-    async with connection.transaction(isolation="read_committed"):
-        root = await _lock(connection, sql, id)
+
+    async def work() -> None:
+        root = await lock(connection, sql, id)
         if root is None:
             await connection.fetch(sql["hold_ended"], [id])
         found = await connection.fetchrow(sql["kind_of"], id)
@@ -223,25 +245,16 @@ async def decide(
             await connection.execute(sql["undo"], [id])
         else:
             if root is not None:
-                await _hold_parents(connection, sql, root, [id])
-            stopped = await stop.find(connection, sql, [id])
+                parents = await open_parents(connection, sql, root, [id])
+                await hold_to_cancel(connection, sql, [id], settled, parents)
+                await keep_open(connection, sql, parents, settled)
+            stopped = await stop.find(connection, sql, [id], settled.hold)
             settled.interrupt.extend(stopped.running)
             attempt = stopped.withdrawn.get(id, 1)
         await finish(connection, sql, [Final(id, outcome, attempt, result, error=error)], settled)
         await note(connection, sql, root, id, verb, by)
 
-
-async def overdue(connection: Connection, sql: Statements, settled: Settled, calls: Calls = nothing) -> None:
-    """Deal with what should have started, or ended, by now."""
-    async with connection.transaction(isolation="read_committed"):
-        rows = await connection.fetch(sql["overdue"])
-        for id, kind in rows:
-            with suppress(NotFound):
-                if kind == 0:
-                    await _start_too_late(connection, sql, id, settled)
-                else:
-                    await cancel_job(connection, sql, id, By(reason="its deadline is over"), settled)
-        await call_back(connection, sql, settled, calls)
+    await whole(connection, settled, work)
 
 
 async def note(
@@ -256,20 +269,6 @@ async def note(
     """Keep what was done."""
     stored = None if detail is None else codec.dump(detail)
     await connection.execute(sql["audit"], mint.job_id(), flow, job, verb, by.actor, by.reason, stored)
-
-
-async def _start_too_late(connection: Connection, sql: Statements, id: UUID, settled: Settled) -> None:
-    root = await _lock(connection, sql, id)
-    if root is not None:
-        await _hold_parents(connection, sql, root, [id])
-    leased = await connection.fetchval(sql["not_started"], id)
-    if leased:
-        await connection.execute(sql["mark_late"], id)
-    elif leased is not None:
-        stopped = await stop.find(connection, sql, [id])
-        late = codec.dump({"type": "flowrun.StartedTooLate", "message": "its first attempt did not begin by start_by"})
-        finals = [Final(job, Outcome.FAILED, attempt, error=late) for job, attempt in stopped.withdrawn.items()]
-        await finish(connection, sql, finals, settled)
 
 
 async def _run_again(
@@ -289,9 +288,8 @@ async def _run_again(
     """
     # What has not ended is held where it stands; then all is read once more, and stays as it is read. What has ended
     # may be in a lease still, whose worker has not said what it knows of it.
-    over = [id for id, job in graph.jobs.items() if job.outcome is not None and job.outcome is not Outcome.SUCCEEDED]
-    await connection.fetch(sql["touch_leases"], over)
-    await stop.find(connection, sql, [id for id, job in graph.jobs.items() if job.outcome is None], withdraw=False)
+    bad = [id for id, job in graph.jobs.items() if job.outcome is not Outcome.SUCCEEDED]
+    await settled.hold.jobs(connection, sql, bad)
     graph = await _load(connection, sql, graph.root)
     if not all(graph.jobs[id].undoes for id in first) or stopping:
         if being_undone(graph.jobs):
@@ -352,9 +350,9 @@ async def _nothing_to_retry(connection: Connection, sql: Statements, id: UUID) -
     return NotPossible(f"job {id} has not failed: there is nothing to retry")
 
 
-async def _hold_parents(connection: Connection, sql: Statements, root: UUID, ids: Sequence[UUID]) -> None:
-    """What jobs, or what is in inner flows, wait for may go on when they are decided: the end of the flow must wait for
-    it."""
+async def open_parents(connection: Connection, sql: Statements, root: UUID, ids: Sequence[UUID]) -> list[UUID]:
+    """What jobs, or what is in inner flows, wait for and what may go on when they are decided: the end of the flow must
+    wait for it."""
     graph = await _load(connection, sql, root)
     wanted = set(ids)
     for id in ids:
@@ -363,11 +361,14 @@ async def _hold_parents(connection: Connection, sql: Statements, root: UUID, ids
             wanted |= _below(graph, id).keys()
             wanted |= {e.parent for e in graph.edges if e.child == id and graph.jobs[e.parent].kind is Kind.JOIN}
     waited = {edge.parent for edge in graph.edges if edge.child in wanted}
-    parents = [id for id in waited if graph.jobs[id].outcome is None]
+    return [id for id in waited if graph.jobs[id].outcome is None and _waited_for(graph, id)]
+
+
+async def keep_open(connection: Connection, sql: Statements, parents: Sequence[UUID], settled: Settled) -> None:
+    """Let the end of the flow wait for those of ``parents``, which are held, that have not ended."""
     if parents:
-        await stop.find(connection, sql, parents, withdraw=False)
         still = [row[0] for row in await connection.fetch(sql["unfinished"], parents)]
-        await stop.hold_open(connection, sql, [one for one in still if _waited_for(graph, one)])
+        await stop.hold_open(connection, sql, still, settled.hold)
 
 
 async def _load(connection: Connection, sql: Statements, root: UUID) -> _Graph:
@@ -402,7 +403,7 @@ async def _edges(connection: Connection, sql: Statements, graph: _Graph) -> list
     ]
 
 
-async def _lock(connection: Connection, sql: Statements, id: UUID) -> UUID | None:
+async def lock(connection: Connection, sql: Statements, id: UUID) -> UUID | None:
     """Lock the outermost flow of a job (or a flow); None: the job has no flow."""
     flow = await connection.fetchval(sql["flow_of"], id)
     return None if flow is None else await _lock_flow(connection, sql, flow)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from flowrun import codec
@@ -13,9 +13,13 @@ from flowrun.core.attempt import Claimed
 from flowrun.core.callback import Failed
 from flowrun.core.cascade import Counters, Edge, Ended, Skip, decide, through
 from flowrun.core.states import Condition, Outcome
+from flowrun.errors import DatabaseError
 from flowrun.store import stop
+from flowrun.store.hold import TURNS, Hold, HoldFirst
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -35,6 +39,24 @@ class Settled:
     """Running jobs that were asked to stop."""
     failed: list[Failed] = field(default_factory=list)
     """Handlers' jobs that have failed for good."""
+    hold: Hold = field(default_factory=Hold)
+    """What the transaction under way holds."""
+
+    def add(self, other: Settled) -> None:
+        """Take in what another transaction did."""
+        self.handoff += other.handoff
+        self.slow += other.slow
+        self.ids += other.ids
+        self.queues |= other.queues
+        self.scheduled |= other.scheduled
+        self.interrupt += other.interrupt
+        self.failed += other.failed
+
+    def become(self, other: Settled) -> None:
+        """Be as ``other`` was: what was done since is rolled back."""
+        self.handoff, self.slow, self.ids = [*other.handoff], [*other.slow], [*other.ids]
+        self.interrupt, self.failed = [*other.interrupt], [*other.failed]
+        self.queues, self.scheduled = {*other.queues}, other.scheduled
 
     def read(self, rows: Iterable[Any]) -> None:
         """Take in the notes that again.sql and cascade.sql answer with."""
@@ -57,6 +79,24 @@ class Final(NamedTuple):
     error: str | None = None
     harmless: bool = False
     """Does not keep its flow from succeeding."""
+
+
+async def whole(connection: Connection, settled: Settled, work: Callable[[], Awaitable[T]]) -> T:
+    """Do ``work`` in a transaction; from the beginning where it finds too late what it has to hold: see :class:`Hold`.
+
+    Raises DatabaseError where that goes on: what it needs keeps moving.
+    """
+    before = Settled()
+    before.become(settled)
+    settled.hold = Hold()
+    for _ in range(TURNS):
+        try:
+            async with connection.transaction(isolation="read_committed"):
+                return await work()
+        except HoldFirst as more:
+            settled.become(before)
+            settled.hold = settled.hold.learn(more)
+    raise DatabaseError(f"{len(settled.hold.first_jobs)} job(s) could not be held: they keep moving; try again")
 
 
 async def finish(connection: Connection, sql: Statements, finals: Sequence[Final], settled: Settled) -> None:
@@ -115,7 +155,7 @@ async def cancel(
 
     ``harmless``: what contains ``ids`` can succeed all the same. A flow among them is cancelled by what is in it.
     """
-    stopped = await stop.stop(connection, sql, ids, reason=reason, actor=actor, harmless=harmless)
+    stopped = await stop.stop(connection, sql, ids, settled.hold, reason=reason, actor=actor, harmless=harmless)
     settled.interrupt.extend(stopped.running)
     return await write(
         connection,
@@ -126,6 +166,35 @@ async def cancel(
         ],
         settled,
     )
+
+
+async def hold_to_cancel(
+    connection: Connection, sql: Statements, ids: Sequence[UUID], settled: Settled, also: Iterable[UUID] = ()
+) -> None:
+    """Hold at once what :func:`cancel` of jobs or flows needs, what follows from it, and ``also`` other jobs.
+
+    For the beginning of a transaction: what is needed later is had only where nobody else has it.
+    """
+    jobs, ends = await stop.concerned(connection, sql, ids)
+    edges = await _reach(connection, sql, {id: Ended(Outcome.CANCELLED) for id in jobs}, None)
+    await settled.hold.jobs(connection, sql, jobs.union(also), ends.union(edge.child for edge in edges))
+
+
+async def hold_first(
+    connection: Connection,
+    sql: Statements,
+    settled: Settled,
+    own: tuple[UUID, Sequence[int] | None],
+    flows: Iterable[UUID] = (),
+    jobs: Iterable[UUID] = (),
+) -> None:
+    """Lock ``flows``, and hold ``jobs`` and what the transaction needed too late before it began anew, with the flows
+    of all of these; and a worker's ``own`` leases (None: all of them)."""
+    hold, wanted = settled.hold, list(jobs)
+    await connection.fetch(sql["lock_flows_of"], [*wanted, *hold.first_jobs, *hold.first_counters], list(flows))
+    if wanted or hold.first_jobs or hold.first_counters:
+        concerned, ends = await stop.concerned(connection, sql, wanted) if wanted else (set(), set())
+        await hold.jobs(connection, sql, concerned, ends, own)
 
 
 async def come_back(
@@ -194,7 +263,7 @@ async def _decide(
 ) -> tuple[list[UUID], list[Edge[UUID]]]:
     """Decide and write; the losers of races, and the edges it was decided by."""
     while True:
-        locked = await connection.fetch(sql["lock_blocked"], list({edge.child for edge in edges}))
+        locked = await settled.hold.counted(connection, sql, {edge.child for edge in edges})
         # While these locks were waited for, somebody may have tied more to a job that is to be skipped.
         again = await _reach(connection, sql, ended, only)
         if set(again) == set(edges):

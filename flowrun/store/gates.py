@@ -8,7 +8,7 @@ from uuid import UUID
 from flowrun.core.attempt import Ending
 from flowrun.core.growth import Parked
 from flowrun.core.states import Outcome
-from flowrun.store.finish import Final, Settled, finish, stop_requests
+from flowrun.store.finish import Final, Settled, finish, hold_to_cancel, stop_requests
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
 
@@ -51,6 +51,8 @@ async def signal(
     """
     if not await connection.fetch(sql["insert_signal"], root, name, value, actor):
         return False
+    waiting = [row[0] for row in await connection.fetch(sql["waiting_gates"], root, name)]
+    await hold_to_cancel(connection, sql, waiting, settled)
     opened: Sequence[UUID] = [row[0] for row in await connection.fetch(sql["open_gates"], root, name)]
     await finish(connection, sql, [Final(id, Outcome.SUCCEEDED, 1, result(id)) for id in opened], settled)
     return True

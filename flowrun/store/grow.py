@@ -8,7 +8,7 @@ from uuid import UUID
 from flowrun import codec, mint
 from flowrun.core.attempt import Ending
 from flowrun.core.cascade import Ended
-from flowrun.core.growth import Asks, Expansion, Growth, Way, add_join, bound, look_at_both
+from flowrun.core.growth import Asks, Expansion, Growth, Way, add_join, bound, copied, look_at_both
 from flowrun.core.plan import EdgeRow, JobRow, Plan
 from flowrun.core.states import Condition, Kind, Outcome
 from flowrun.errors import InvalidFlow, NotFound
@@ -31,6 +31,7 @@ async def grow(
     The flow is locked. ``ending``: jobs that have their outcome and whose end the caller follows afterwards, the job
     that spawned these among them. Followed here too, their edges to the new nodes would count twice.
     """
+    growth = copied(growth)
     plan = growth.plan
     root = (await lock(connection, sql, [growth.flow_id])).get(growth.flow_id)
     if root is None:
@@ -54,10 +55,10 @@ async def grow(
     free = {row.id for row in plan.free}
     plan.free = [row for row in plan.jobs if row.id in free]
     held = {*real.values(), *(join for way in ways.values() for join in way.joins.values())}
-    ended = await _pin(connection, sql, {id for id in held if id not in ending})
+    ended = await _pin(connection, sql, {id for id in held if id not in ending}, settled)
     await insert.insert_nodes(connection, sql, plan, root)
     joins = [row.id for row in plan.jobs if row.kind == Kind.JOIN]
-    if not await stop.hold_open(connection, sql, [*growth.loose, *joins]):
+    if not await stop.hold_open(connection, sql, [*growth.loose, *joins], settled.hold):
         raise InvalidFlow(f"all nodes of flow {growth.flow_id} have ended, and it ends: nothing can be added to it")
     new = frozenset(row.id for row in plan.jobs)
     await follow(connection, sql, ended, settled, only=new)
@@ -178,10 +179,10 @@ async def _stop_if_cancelled(
         await follow(connection, sql, ended, settled)
 
 
-async def _pin(connection: Connection, sql: Statements, ids: Iterable[UUID]) -> dict[UUID, Ended]:
-    """Hold stored nodes where they stand; those that have ended, and how."""
-    ids = set(ids)
-    await stop.find(connection, sql, ids, withdraw=False)
+async def _pin(connection: Connection, sql: Statements, ids: Collection[UUID], settled: Settled) -> dict[UUID, Ended]:
+    """Hold stored nodes where they stand, and the ends of their flows; those that have ended, and how."""
+    ends = [row[1] for row in await connection.fetch(sql["closings"], list(ids))] if ids else []
+    await settled.hold.jobs(connection, sql, ids, ends)
     rows = await connection.fetch(sql["ended"], list(ids)) if ids else []
     return {id: Ended(Outcome(outcome), optional) for id, outcome, optional in rows}
 

@@ -19,7 +19,16 @@ from flowrun.core.states import Outcome
 from flowrun.store import claim, gates, grow, insert
 from flowrun.store.callbacks import call_back
 from flowrun.store.callers import AsyncpgCaller
-from flowrun.store.finish import Final, Settled, come_back, follow, stop_requests, write
+from flowrun.store.finish import (
+    Final,
+    Settled,
+    come_back,
+    follow,
+    hold_first,
+    stop_requests,
+    whole,
+    write,
+)
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
 
@@ -121,11 +130,15 @@ async def settle_endings(
     calls: Calls = nothing,
 ) -> Settled:
     """Settle jobs in any way, in one transaction: the clear path beside the fast one."""
-    async with connection.transaction(isolation="read_committed"):
+    settled = Settled()
+
+    async def work() -> None:
         crash.point("settle.begun")
-        settled = await settle_in(connection, sql, worker_id=worker_id, worker=worker, endings=endings, leases=leases)
+        await _settle(connection, sql, settled, worker_id=worker_id, worker=worker, endings=endings, leases=leases)
         await call_back(connection, sql, settled, calls)
         crash.point("settle.before commit")
+
+    await whole(connection, settled, work)
     crash.point("settle.committed")
     return settled
 
@@ -157,12 +170,29 @@ async def settle_in(
     connection: Connection, sql: Statements, *, worker_id: UUID, worker: str, endings: Sequence[Ending], leases: Leases
 ) -> Settled:
     """The same in a transaction of the caller's. A job that is not in ``ids`` afterwards was not this worker's."""
-    grown = {ending.flow_id for ending in endings if ending.flow_id is not None}
-    if grown:
-        await grow.lock(connection, sql, grown)
-    mine, started = await _leave(connection, sql, worker_id, endings, leases)
-    crash.point("settle.left")
     settled = Settled()
+
+    async def work() -> None:
+        await _settle(connection, sql, settled, worker_id=worker_id, worker=worker, endings=endings, leases=leases)
+
+    await whole(connection, settled, work)
+    return settled
+
+
+async def _settle(
+    connection: Connection,
+    sql: Statements,
+    settled: Settled,
+    *,
+    worker_id: UUID,
+    worker: str,
+    endings: Sequence[Ending],
+    leases: Leases,
+) -> None:
+    await _lock(connection, sql, settled, endings, (worker_id, leases.concerned))
+    mine, started = await _leave(connection, sql, worker_id, endings, leases)
+    settled.hold.own_leases()
+    crash.point("settle.left")
     await _keep_attempts(connection, sql, mine, worker, started)
     survivors = [ending.id for ending in mine if ending.survived and ending.outcome is None]
     if survivors:
@@ -177,7 +207,28 @@ async def settle_in(
             await _send(connection, sql, ending.more, ended, settled)
     crash.point("settle.sent")
     await follow(connection, sql, ended, settled)
-    return settled
+
+
+async def _lock(
+    connection: Connection,
+    sql: Statements,
+    settled: Settled,
+    endings: Sequence[Ending],
+    own: tuple[UUID, Sequence[int]],
+) -> None:
+    """Lock the flows that these endings change, and hold the jobs that they may cancel: those they race with, and the
+    other items of a map."""
+    flows = {ending.flow_id for ending in endings if ending.flow_id is not None}
+    ids = [ending.id for ending in endings if ending.outcome is not None]
+    jobs: set[UUID] = set()
+    if ids:
+        failed = [ending.id for ending in endings if ending.outcome is Outcome.FAILED]
+        for flow, id in await connection.fetch(sql["racing"], ids, failed):
+            flows.add(flow)
+            jobs.add(id)
+    hold = settled.hold
+    if flows or hold.first_jobs or hold.first_counters:
+        await hold_first(connection, sql, settled, own, flows, jobs.difference(ids))
 
 
 async def _leave(

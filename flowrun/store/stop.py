@@ -9,7 +9,7 @@ from uuid import UUID
 
 from flowrun import codec
 from flowrun.core.states import Kind
-from flowrun.errors import DatabaseError
+from flowrun.store.hold import Hold
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
 
@@ -17,8 +17,6 @@ START = "/(start)"
 """After an inner flow's name: the join that its first nodes wait for."""
 
 _OWN = (Kind.END, Kind.JOIN, Kind.VERDICT)
-_TURNS = 100
-"""Looks at where jobs stand. Each look misses only what moved during it, so two are many."""
 
 
 @dataclass(slots=True)
@@ -37,6 +35,7 @@ async def stop(
     connection: Connection,
     sql: Statements,
     ids: Sequence[UUID],
+    hold: Hold,
     *,
     reason: str | None,
     actor: str | None,
@@ -55,7 +54,10 @@ async def stop(
     targets = [*singles, *(row.id for row in inside if _stops(row.kind, row.stays, row.outcome))]
     maps = [*singles, *(row.id for row in inside if row.kind == Kind.MAP and row.outcome is None and not row.stays)]
     entrances = dict(await connection.fetch(sql["entrances"], list(flows))) | _entrances(inside)
-    stopped, items = await _take(connection, sql, targets, maps, entrances, inside)
+    others = {row.id for row in inside if row.outcome is None and not row.after and row.kind != Kind.VERDICT}
+    # Pinned as well: one that is just ending has read its edges already, and would not count one more.
+    await hold.jobs(connection, sql, others.union(targets))
+    stopped, items = await _take(connection, sql, targets, maps, entrances, inside, hold)
     waiting = items.keys() - stopped.withdrawn.keys() - set(stopped.running)
     met = stopped.withdrawn.keys() | set(stopped.running) | waiting
     # A flow none of whose jobs is stopped is not cancelled: it is about to end as they did.
@@ -67,10 +69,10 @@ async def stop(
     running = set(stopped.running).union(waiting) - named
     await _ask(connection, sql, running & stopped.harmless, reason, actor, True)
     await _ask(connection, sql, running - stopped.harmless, reason, actor, False)
-    others = {row.id for row in inside if row.outcome is None and not row.after and row.kind != Kind.VERDICT}
-    # Pinned first: one that is just ending has read its edges already, and would not count one more.
-    going_on = await find(connection, sql, others - stopped.withdrawn.keys() - set(stopped.running), withdraw=False)
-    await hold_open(connection, sql, [*going_on.withdrawn, *going_on.running, *stopped.running, *waiting])
+    going_on = await find(
+        connection, sql, others - stopped.withdrawn.keys() - set(stopped.running), hold, withdraw=False
+    )
+    await hold_open(connection, sql, [*going_on.withdrawn, *going_on.running, *stopped.running, *waiting], hold)
     return stopped
 
 
@@ -95,15 +97,16 @@ async def _take(
     maps: Sequence[UUID],
     entrances: Mapping[UUID, UUID],
     inside: Sequence[Inside],
+    hold: Hold,
 ) -> tuple[Stopped, Mapping[UUID, set[UUID]]]:
     """Withdraw the ``targets`` and what goes with them, but for maps whose items run; the items that maps had left."""
     if not maps and not entrances:
-        return await find(connection, sql, targets), {}
+        return await find(connection, sql, targets, hold), {}
     within = _within(inside, entrances)
     held = {*targets, *entrances.values(), *(id for ids in within.values() for id in ids)}
     items: dict[UUID, set[UUID]] = {}
     while True:
-        pinned = await find(connection, sql, held, withdraw=False)
+        pinned = await find(connection, sql, held, hold, withdraw=False)
         items = {}
         for map, item in await connection.fetch(sql["map_items"], maps):
             items.setdefault(map, set()).add(item)
@@ -116,7 +119,7 @@ async def _take(
     begun = {end for end, entrance in entrances.items() if entrance not in pinned.withdrawn}
     never = {id for end, ids in within.items() if end not in begun for id in (entrances[end], *ids)}
     taken = ({*targets, *never} | {item for its in items.values() for item in its}) - waiting
-    stopped = await find(connection, sql, taken)
+    stopped = await find(connection, sql, taken, hold)
     for id in items.keys() & stopped.withdrawn.keys():
         stopped.withdrawn[id] = max(stopped.withdrawn[id], 1)
     return stopped, items
@@ -157,30 +160,39 @@ def _within(inside: Sequence[Inside], entrances: Mapping[UUID, UUID]) -> dict[UU
     return within
 
 
-async def find(connection: Connection, sql: Statements, ids: Iterable[UUID], *, withdraw: bool = True) -> Stopped:
+async def concerned(connection: Connection, sql: Statements, ids: Sequence[UUID]) -> tuple[set[UUID], set[UUID]]:
+    """What :func:`stop` will hold of jobs and flows: the jobs, and of their flows' ends the counters. Locks nothing."""
+    flows = await _expand(connection, sql, ids)
+    inside = [Inside(*row) for rows in flows.values() for row in rows]
+    jobs = {*ids, *(row.id for row in inside if row.outcome is None)}
+    jobs.update(row[1] for row in await connection.fetch(sql["map_items"], list(jobs)))
+    if flows:
+        jobs.update(row[1] for row in await connection.fetch(sql["entrances"], list(flows)))
+    return jobs, {row[1] for row in await connection.fetch(sql["closings"], list(jobs))}
+
+
+async def find(
+    connection: Connection, sql: Statements, ids: Iterable[UUID], hold: Hold, *, withdraw: bool = True
+) -> Stopped:
     """Take away the jobs that wait (or hold them where they are), and pin those that run.
 
     Until the transaction ends none of them moves on by a settle that does not see what the transaction wrote.
     """
+    wanted = dict.fromkeys(ids)
+    await hold.jobs(connection, sql, wanted)
     stopped = Stopped()
-    left = set(ids)
-    for _ in range(_TURNS):
-        if not left:
-            return stopped
-        for id, attempt in await connection.fetch(sql["withdraw" if withdraw else "pin"], list(left)):
+    if wanted:
+        for id, attempt in await connection.fetch(sql["withdraw" if withdraw else "waiting"], list(wanted)):
             stopped.withdrawn[id] = max(attempt, stopped.withdrawn.get(id, 0))
-        left -= stopped.withdrawn.keys()
-        if not left:
-            return stopped
-        leased = {row[1] for row in await connection.fetch(sql["touch_leases"], list(left))}
-        open_still = {row[0] for row in await connection.fetch(sql["unfinished"], list(left))}
-        stopped.ended += left - open_still
-        stopped.running += leased & open_still
-        left = open_still - leased
-    raise DatabaseError(f"{len(left)} job(s) could not be held, {min(left)} among them: they keep moving; try again")
+    left = [id for id in wanted if id not in stopped.withdrawn]
+    if left:
+        open_still = {row[0] for row in await connection.fetch(sql["unfinished"], left)}
+        stopped.running = [id for id in left if id in open_still]
+        stopped.ended = [id for id in left if id not in open_still]
+    return stopped
 
 
-async def hold_open(connection: Connection, sql: Statements, ids: Iterable[UUID]) -> bool:
+async def hold_open(connection: Connection, sql: Statements, ids: Iterable[UUID], hold: Hold) -> bool:
     """Let the ends of their flows wait for these jobs, whatever is decided about those behind them.
 
     Whether all these ends do: one that waits for nothing any more is left alone.
@@ -188,6 +200,7 @@ async def hold_open(connection: Connection, sql: Statements, ids: Iterable[UUID]
     rows = await connection.fetch(sql["closings"], list(ids))
     if not rows:
         return True
+    await hold.counters(connection, sql, {row[1] for row in rows})
     held = await connection.fetch(sql["hold_open"], [row[0] for row in rows], [row[1] for row in rows])
     return {row[1] for row in rows} <= {row[0] for row in held}
 

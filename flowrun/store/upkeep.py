@@ -12,7 +12,7 @@ from flowrun.core.callback import Calls, nothing
 from flowrun.core.states import Outcome
 from flowrun.store.blame import Fault, fault_of
 from flowrun.store.callbacks import call_back
-from flowrun.store.finish import Final, Settled, come_back, finish, stop_requests
+from flowrun.store.finish import Final, Settled, come_back, finish, hold_first, stop_requests, whole
 from flowrun.store.pool import Connection
 from flowrun.store.statement import Statements
 
@@ -109,13 +109,14 @@ async def rescue_one(
     A job that was lost so ``crash_limit`` times in a row has failed: it may be what kills them. So has one that must
     not run twice and had begun.
     """
-    async with connection.transaction(isolation="read_committed"):
+    settled = Settled()
+
+    async def work() -> Rescued | None:
         expired = await connection.fetchrow(sql["expired_worker"])
         if expired is None:
             return None
         id, name = expired
-        settled = Settled()
-        taken = await _take(connection, sql, id, None)
+        taken = await _take(connection, sql, id, None, settled)
         why = f"worker {name!r} stopped sending heartbeats while it ran the job"
         lost, finals = await _not_again(connection, sql, id, name, taken, why)
         if lost:
@@ -130,6 +131,8 @@ async def rescue_one(
         await connection.execute(sql["delete_worker"], id)
         return Rescued(name, len(taken), settled)
 
+    return await whole(connection, settled, work)
+
 
 async def hand_back(
     connection: Connection, sql: Statements, *, worker_id: UUID, leases: Sequence[int] | None
@@ -139,14 +142,18 @@ async def hand_back(
     Numbers that are named are of no use afterwards: a statement on its way that would write such a lease fails. Nothing
     of these leases has begun, or nothing that must not run twice: what has is for :func:`leave`.
     """
-    async with connection.transaction(isolation="read_committed"):
-        settled = Settled()
-        if leases is not None:
-            await connection.execute(sql["void_leases"], worker_id, leases)
-        mine = await _take(connection, sql, worker_id, leases)
+    settled = Settled()
+    if leases is not None:
+        # In a commit of its own: a statement on its way that waits for one of these numbers may hold what comes next.
+        await connection.execute(sql["void_leases"], worker_id, leases)
+
+    async def work() -> set[str]:
+        mine = await _take(connection, sql, worker_id, leases, settled)
         stopped = await come_back(connection, sql, [(one.id, one.attempt - 1, 0.0) for one in mine], settled)
         await finish(connection, sql, stopped, settled)
         return settled.queues
+
+    return await whole(connection, settled, work)
 
 
 async def leave(
@@ -154,14 +161,17 @@ async def leave(
 ) -> Settled:
     """A worker goes: what it still holds is ready again, its row is deleted. What must not run twice and has begun has
     failed."""
-    async with connection.transaction(isolation="read_committed"):
-        settled = Settled()
-        taken = await _take(connection, sql, worker_id, None)
+    settled = Settled()
+
+    async def work() -> None:
+        taken = await _take(connection, sql, worker_id, None, settled)
         why = f"worker {name!r} was stopped while it ran the job, and did not wait any longer"
         mine, finals = await _not_again(connection, sql, worker_id, name, taken, why)
         finals += await come_back(connection, sql, [(one.id, one.attempt - 1, 0.0) for one in mine], settled)
         await finish(connection, sql, finals, settled)
         await call_back(connection, sql, settled, calls)
+
+    await whole(connection, settled, work)
     # Not in the same transaction: a rescue has the worker's row first, and its leases then.
     await connection.execute(sql["delete_worker"], worker_id)
     return settled
@@ -218,8 +228,15 @@ def _worker_lost(message: str) -> str:
     return codec.dump({"type": "flowrun.WorkerLost", "message": message})
 
 
-async def _take(connection: Connection, sql: Statements, worker_id: UUID, leases: Sequence[int] | None) -> list[Taken]:
+async def _take(
+    connection: Connection, sql: Statements, worker_id: UUID, leases: Sequence[int] | None, settled: Settled
+) -> list[Taken]:
+    hold = settled.hold
+    if hold.first_jobs or hold.first_counters:
+        # An earlier turn found that it needs them: where jobs that are lost decide a race, those who lose it.
+        await hold_first(connection, sql, settled, (worker_id, leases))
     held = await connection.fetch(sql["take_leases"], worker_id, leases)
+    hold.own_leases()
     open_ids = {row[0] for row in await connection.fetch(sql["unfinished"], [row[0] for row in held])}
     return [Taken(*row) for row in held if row[0] in open_ids]
 

@@ -11,7 +11,7 @@ from flowrun.client.control import tell
 from flowrun.client.shield import shielded
 from flowrun.core.lanes import queue_of
 from flowrun.logs import Log
-from flowrun.store import control, queues, upkeep
+from flowrun.store import deadlines, queues, upkeep
 from flowrun.store.finish import Settled
 from flowrun.store.pool import Connection
 from flowrun.store.queues import QueueSetting
@@ -83,7 +83,7 @@ class Timers:
             settled = Settled()
             due = await upkeep.make_due(connection, client.database.sql)
             if due.next_due is not None and due.next_due <= 0:
-                await control.overdue(connection, client.database.sql, settled, client.calls)
+                await deadlines.overdue(connection, client.database.sql, settled, client.calls)
             return due
 
         due = await shielded(client.database.repeat(verb, patience=self._session.patience))

@@ -15,6 +15,7 @@ from flowrun.core.states import Outcome
 from flowrun.store import control, stop, upkeep
 from flowrun.store.bulk import By
 from flowrun.store.finish import Settled
+from flowrun.store.hold import Hold
 from flowrun.store.statement import Statements
 from tests.store.stage import Worker
 
@@ -167,9 +168,10 @@ async def test_jobs_are_found_wherever_they_stand(app: Flowrun, connection) -> N
         await connection.execute("insert into flowrun.finished (id, outcome, attempt) values ($1, 1, 1)", done.id)
         ids = {name: run[name].id for name in ("leased", "blocked", "scheduled")} | {"ready": ready.id, "done": done.id}
         async with connection.transaction():
-            held = await stop.find(connection, SQL, ids.values(), withdraw=False)
+            hold = Hold()
+            held = await stop.find(connection, SQL, ids.values(), hold, withdraw=False)
             assert await connection.fetchval("select count(*) from flowrun.scheduled") == 1
-            found = await stop.find(connection, SQL, ids.values())
+            found = await stop.find(connection, SQL, ids.values(), hold)
         assert held == found
         assert set(found.withdrawn) == {ids["blocked"], ids["scheduled"], ids["ready"]}
         assert (found.running, found.ended) == ([ids["leased"]], [ids["done"]])

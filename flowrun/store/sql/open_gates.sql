@@ -1,7 +1,7 @@
 -- Take away the gates that wait for a signal.
 --   $1 uuid outermost flow  $2 text signal
 -- Result: their ids. One whose time has just run out may be in a lease meanwhile: what its settle says then comes late.
--- Locks: gates, and their rows in `scheduled` and `ready`. The flow is locked.
+-- Locks: none but what is held (hold_places.sql): gates, and their rows in `scheduled` and `ready`.
 with opened as (
     delete from flowrun.gates where root_id = $1 and signal = $2 returning id
 ),
