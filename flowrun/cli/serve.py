@@ -114,11 +114,23 @@ async def _work(
             async with app.worker(concurrency=concurrency, queues=queues, grace=grace) as worker:
                 stopping.attend(lambda times: worker.stop(at_once=times > 1))
                 parent.tell_ready()
-                await worker.ended()
+                await _ended(worker.ended)
         except asyncio.CancelledError:
             if not stopping.cancelled:
                 raise
     leave()
+
+
+async def _ended(ended: Callable[[], Awaitable[None]]) -> None:
+    """Return when the worker has ended; a cancellation that no signal asked for was a job's, and changes nothing."""
+    task = asyncio.current_task()
+    while True:
+        try:
+            return await ended()
+        except asyncio.CancelledError:
+            logger.error("a job has cancelled the main task of the process; the worker goes on")  # noqa: TRY400
+            if task is not None:
+                task.uncancel()
 
 
 def _same(app: str, concurrency: int, queues: list[str] | None, grace: float, *, embedded: bool) -> list[str]:
@@ -151,4 +163,10 @@ def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
                 if running is None or running.done():
                     raise
                 logger.exception("a task that a handler made wants to end the process; the worker goes on")
+                left = running
+            except RuntimeError:
+                # "Event loop stopped before Future completed": only what runs in it can have stopped it.
+                if running is None or running.done():
+                    raise
+                logger.error("a job has stopped the event loop; the worker goes on")  # noqa: TRY400
                 left = running

@@ -11,12 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from flowrun.guarded import culprit
 from flowrun.logs import Log
 
 logger = Log("flowrun.serve")
 
 THREADS = 2.0
 """Seconds that threads, and handlers that ignore their cancellation, have to end after the work is done."""
+
+_KILLS = {"kill", "killpg", "raise_signal", "pthread_kill"}
+"""What code calls that sends its own process a signal. Python handles it before the next instruction of that code."""
 
 Ask = Callable[[int], None]
 """What is to be told to stop, with how many times it has been told."""
@@ -62,10 +66,14 @@ class Stopping:
         if not self._times:
             self._hear(why)
 
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._loop is None:
             sys.exit(0)
         self._signals += 1
+        job = culprit()
+        if job is not None and frame is not None and not _KILLS.isdisjoint(frame.f_code.co_names):
+            logger.warning("job %s (%s) sent %s to its own worker", job.id, job.type, signal.Signals(number).name)
+            job.swept = True
         if self._signals >= 3 and self._third_kills:
             os._exit(128 + number)  # the loop may be blocked: it is not asked
         try:

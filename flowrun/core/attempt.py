@@ -37,7 +37,7 @@ class Claimed:
         self.given_back = False
         """Its worker ends: a cancellation is the worker's, and nothing comes of the attempt."""
         self.swept = False
-        """Its code has tried to cancel all tasks of the process."""
+        """Its code has tried to end what runs it: by cancelling all tasks, or by a signal."""
         self.held_up = False
         """Its queue was paused: where the handler itself has not begun, it does not."""
         self.begun = False

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
+from weakref import WeakSet
 
 import asyncpg
 
@@ -34,6 +36,10 @@ class Silent(TimeoutError):
     """A statement was not answered in time. It may have been done."""
 
 
+_LINKS: WeakSet[Link] = WeakSet()
+"""Those of this process."""
+
+
 class Link(asyncpg.Connection):  # type: ignore[misc] # asyncpg ships no types
     """An asyncpg connection that is terminated, and raises Silent, when a statement is not answered in time.
 
@@ -43,6 +49,10 @@ class Link(asyncpg.Connection):  # type: ignore[misc] # asyncpg ships no types
 
     patience: float | None = None
     """Seconds; None: PATIENCE."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        _LINKS.add(self)
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:
         """As asyncpg does."""
@@ -77,6 +87,23 @@ class Link(asyncpg.Connection):  # type: ignore[misc] # asyncpg ships no types
         """As asyncpg does; ``rows`` are so many, about."""
         with _Watch(self, timeout, (range(rows),)):
             return await super().copy_to_table(table_name, **options)
+
+
+def _let_go() -> None:
+    """In a forked child: whatever it does with a connection of its parent's, or that Python does when it is thrown
+    away, reaches nobody. To the child, its socket is the null device."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    with contextlib.suppress(RuntimeError):  # another thread was just opening one
+        for link in list(_LINKS):
+            transport: Any = getattr(link, "_transport", None)
+            sock = None if transport is None else transport.get_extra_info("socket")
+            if sock is not None and sock.fileno() >= 0:
+                os.dup2(nothing, sock.fileno(), inheritable=False)
+    os.close(nothing)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 class _Watch:

@@ -239,7 +239,7 @@ class Database:
         with translated(self.dsn, self.schema):
             try:
                 # Where one is free there is nothing to wait for, and no timer to set.
-                connection = await pool.acquire(timeout=None if pool.get_idle_size() else WAIT)
+                connection = await _unless_swept(lambda: pool.acquire(timeout=None if pool.get_idle_size() else WAIT))
             except TimeoutError:
                 if pool.get_size() == self._size and not pool.get_idle_size():
                     raise self._exhausted() from None
@@ -253,7 +253,7 @@ class Database:
         finally:
             # What a cancellation has cut is cancelled on the server first; a dead link never answers.
             with contextlib.suppress(*LOST):
-                await pool.release(connection, timeout=CANCELLING)
+                await _unless_swept(lambda: pool.release(connection, timeout=CANCELLING))
 
     @asynccontextmanager
     async def own(self) -> AsyncIterator[Connection]:
@@ -347,6 +347,17 @@ class Database:
 
     def _cache(self) -> dict[str, Any]:
         return {"statement_cache_size": 0} if self.pooler else {}
+
+
+async def _unless_swept(call: Callable[[], Awaitable[Any]]) -> Any:
+    """``call``, again if a task of the driver's own was cancelled, by a handler that cancelled all there were."""
+    while True:
+        try:
+            return await call()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
 
 
 class translated:  # noqa: N801 - reads as a statement: `with translated(dsn):`

@@ -10,7 +10,7 @@ import anyio
 
 from flowrun.core.attempt import Attempted, Claimed, Ending
 from flowrun.logs import Log
-from flowrun.worker import stacks, stubborn
+from flowrun.worker import forked, stacks, stubborn
 from flowrun.worker.endings import Endings
 from flowrun.worker.leftovers import Leftovers
 from flowrun.worker.session import Session, Slot
@@ -67,6 +67,7 @@ class Consumers:
 
     async def run(self) -> None:
         """Consume, and look after what does not end."""
+        forked.watch()
         self._session.buffer.serve = self._serve
         self._serve()
         while True:
@@ -89,7 +90,8 @@ class Consumers:
         for slot in [*running.values(), *(one.slot for one in self._session.left)]:
             if slot.task is not None:
                 if slot.job is not None:
-                    slot.job.given_back = True
+                    # Who asked for this end, and waits on, has failed: else it would do so again and again.
+                    slot.job.given_back = not slot.job.swept
                 slot.task.stop()
         _, stuck = await asyncio.wait(running, timeout=stubborn.STUBBORN) if running else (set(), set())
         for task in stuck:

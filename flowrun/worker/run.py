@@ -130,6 +130,8 @@ class Runner:
         if not error.args:
             who = "its own code" if by is job else f"job {by.id} ({by.type})" if by is not None else "somebody"
             message = f"{who} cancelled the task of the attempt; flowrun did not"
+            if by is None and job.swept:
+                message = "it asked its own worker to end, and did not end before it"
             error = asyncio.CancelledError(message).with_traceback(error.__traceback__)
         return self._failed(job, rules, error)
 
