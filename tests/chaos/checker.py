@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,8 @@ class Evidence:
     """How many jobs and flows were pruned."""
     misplaced: list[tuple[str, str]]
     """What is wrong with what was pruned."""
+    deadlocks: list[str] = field(default_factory=list)
+    """What the server says of each."""
     frozen: dict[UUID, tuple[Any, ...]] = field(default_factory=dict)
     """Ended jobs as they were first seen."""
     by_job: dict[str, list[Attempt]] = field(default_factory=lambda: defaultdict(list))
@@ -72,6 +75,7 @@ class Evidence:
     def counts(self) -> dict[str, int]:
         return {
             "jobs": len(self.jobs),
+            "deadlocks": len(self.deadlocks),
             "flows": len(self.flows),
             "attempts": len(self.attempts),
             "run more than once": sum(len({(a.number, a.pid) for a in found}) > 1 for found in self.by_job.values()),
@@ -176,6 +180,17 @@ async def check(dsn: str, evidence: Evidence) -> list[Problem]:
     for one in CHECKS:
         problems += one(evidence)
     return problems
+
+
+def read_deadlocks(log: str) -> list[str]:
+    """What a server's log tells of its deadlocks."""
+    found = re.findall(r"ERROR:  deadlock detected\n(.*?(?=\n\S[^\n]*(?:HINT|CONTEXT|STATEMENT):|\Z))", log, re.DOTALL)
+    return [" ".join(one.split()) for one in found]
+
+
+def deadlocked(evidence: Evidence) -> list[Problem]:
+    """Nobody deadlocks, but where an operator has locked a whole table in between."""
+    return [Problem("deadlock", what) for what in evidence.deadlocks if "AccessExclusiveLock on relation" not in what]
 
 
 def ticks(evidence: Evidence) -> list[Problem]:
@@ -529,7 +544,7 @@ def surprises(evidence: Evidence) -> list[Problem]:
 
 CHECKS = [
     acknowledged, once, purchases, followers, executions, known, not_early, limits, cancels, steps, effects, frozen,
-    relays, varied_flows, wild_flows, surprises, ticks, pruned, of_others,
+    relays, varied_flows, wild_flows, surprises, ticks, pruned, of_others, deadlocked,
 ]  # fmt: skip
 
 

@@ -33,7 +33,7 @@ from tests.chaos.worker import LEASE, OPTIONS, Settings
 from tests.model import varied
 from tests.upgrades import history
 
-MAY_BE_NONE = ("workers of the version before that left late", "dispatches refused")
+MAY_BE_NONE = ("deadlocks", "workers of the version before that left late", "dispatches refused")
 """What a run need not have seen."""
 STILL = 45.0
 """Seconds without any progress after which what is left is called stuck: many leases, polls and backoffs."""
@@ -135,6 +135,7 @@ async def play(plan: Plan) -> Report:
                     await member.process.wait()
         report = Report(plan, list(faults.done), planned, faults.missing())
         evidence = await checker.gather(server.dsn, plan.place, fleet.deaths, faults.done, frozen.seen, ticked)
+        evidence.deadlocks = checker.read_deadlocks(server.log.read_text("utf-8", "replace"))
         report.counts, report.evidence = evidence.counts(), evidence
         report.problems = [checker.Problem("process", what) for what in fleet.surprises]
         report.problems += [checker.Problem("I10 stuck", what) for what in ended]

@@ -151,6 +151,15 @@ TAMPERED: dict[str, Callable[[Evidence], Evidence]] = {
     "process crash": lambda evidence: lines(
         evidence, ("computes", 1.0, {"job": str(UUID(int=1)), "n": 1, "worker": 1, "how": "exit"})
     ),
+    "deadlock": lambda evidence: changed(
+        evidence,
+        deadlocks=checker.read_deadlocks(
+            "2026-01-01 ERROR:  deadlock detected\n"
+            "2026-01-01 DETAIL:  Process 1 waits for ShareLock on transaction 7; blocked by process 2.\n"
+            "\tProcess 2 waits for ShareLock on transaction 8; blocked by process 1.\n"
+            "2026-01-01 HINT:  See server log for query details.\n"
+        ),
+    ),
     "I18 changed": lambda evidence: changed(
         evidence, frozen={id: (9,) for id in list(evidence.jobs)[:50] if id not in evidence.audited}
     ),

@@ -11,16 +11,18 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from flowrun.testing import databases
+from tests.conftest import DeadlockWatch
 from tests.model.stage import Stage, stage
 from tests.model.written import random_flow
 
 
 @pytest.fixture(scope="module")
-def here(flowrun_postgres_server: tuple[str, str]) -> Iterator[Stage]:
+def here(flowrun_postgres_server: tuple[str, str], deadlock_watch: DeadlockWatch) -> Iterator[Stage]:
     server, template = flowrun_postgres_server
     dsn = asyncio.run(databases.create(server, template))
     with stage(dsn) as here:
         yield here
+    deadlock_watch.check(dsn)
     asyncio.run(databases.drop(server, dsn))
 
 

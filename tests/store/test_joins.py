@@ -151,6 +151,7 @@ async def test_the_check_notices(
     assert any(re.search(expected, what) for what in wrong), (name, wrong[:3])
 
 
+@pytest.mark.deadlocks("planted")
 async def test_the_check_notices_a_deadlock(dsn: str, connection: asyncpg.Connection) -> None:
     planted = Planted("settle", ("order by child_id\n", "order by md5(child_id::text || $1::text)\n"))
     graph = bipartite(240, 20)
@@ -162,6 +163,7 @@ async def test_the_check_notices_a_deadlock(dsn: str, connection: asyncpg.Connec
     assert await deadlocks(dsn, connection) > before
 
 
+@pytest.mark.deadlocks("planted")
 async def test_the_check_notices_unsorted_locks_on_the_slow_path(dsn: str, connection: asyncpg.Connection) -> None:
     planted = Planted("lock_blocked", ("order by id", "order by md5(id::text || pg_backend_pid())"))
     graph = bipartite(240, 20)

@@ -171,6 +171,7 @@ async def test_a_migration_waits_for_nobody_for_long(
     await other.close()
 
 
+@pytest.mark.deadlocks("planned")
 async def test_a_migration_that_meets_a_deadlock_is_tried_again(
     dsn: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
