@@ -107,7 +107,7 @@ class Client:
         """Store one job."""
         plan = self.plan_jobs([spec])
         if (outbox := self._outbox(tx, now)) is not None:
-            outbox.put(plan)
+            await outbox.keep(plan)
             return self._runs(plan, {}, self.running())[0]
         return self._runs(plan, await self.write(plan, tx))[0]
 
@@ -122,7 +122,7 @@ class Client:
                 )
         plan = self.plan_jobs(specs)
         if (outbox := self._outbox(tx, now)) is not None:
-            outbox.put(plan)
+            await outbox.keep(plan)
             return self._runs(plan, {}, self.running())
         return self._runs(plan, await self.write(plan, tx))
 
@@ -130,7 +130,7 @@ class Client:
         """Store a flow."""
         compiled = self.plan_flow(flow)
         if (outbox := self._outbox(tx, now)) is not None:
-            outbox.put(compiled.plan)
+            await outbox.keep(compiled.plan)
             return FlowRun(self, compiled.flow_id, flow.name, compiled.names, kept_by=self.running())
         duplicates = await self.write(compiled.draft, tx)
         first = duplicates.get(compiled.flow_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
 from uuid import UUID
@@ -16,6 +17,9 @@ from flowrun.core.plan import Plan
 from flowrun.errors import FlowrunError, InvalidFlow
 
 R = TypeVar("R")
+
+PIECE = 100
+"""Dispatches of a handler after which others have their turn."""
 
 Compile = Callable[[Flow, UUID, str, "tuple[UUID, str]", "list[Node[Any]]"], Growth]
 """From the new nodes, the flow they are added to, what their names begin with, the job that spawned them and the nodes
@@ -33,9 +37,16 @@ class AttemptOutbox:
         self._fragment: Flow | None = None
         self._detached: list[Node[Any]] = []
         self._closed = False
+        self._dispatches = 0
 
-    def put(self, plan: Plan) -> None:
-        """Keep back a dispatch."""
+    async def keep(self, plan: Plan) -> None:
+        """Keep back a dispatch. Nothing is written and waited for: now and then other jobs are given their turn."""
+        self._put(plan)
+        self._dispatches += 1
+        if self._dispatches % PIECE == 0:
+            await asyncio.sleep(0)
+
+    def _put(self, plan: Plan) -> None:
         self._check_open()
         if plan.flows:
             self._flows.append(plan)
@@ -59,6 +70,12 @@ class AttemptOutbox:
         if detached:
             self._detached.append(node)
         return node
+
+    @property
+    def size(self) -> int:
+        """How many jobs it holds, about."""
+        spawned = 0 if self._fragment is None else len(self._fragment.nodes)
+        return spawned + len(self._singles.jobs) + sum(len(plan.jobs) for plan in self._flows)
 
     def close(self) -> None:
         """The job is settled in its handler's transaction: nothing more can go with it."""

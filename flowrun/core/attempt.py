@@ -12,6 +12,11 @@ from flowrun.core.states import Outcome
 class Pending(Protocol):
     """What a running handler has dispatched and spawned, not written yet."""
 
+    @property
+    def size(self) -> int:
+        """How many jobs these are, about."""
+        ...
+
     def sealed(self) -> Any:
         """It as the settle writes it. Raises InvalidFlow or InvalidArguments."""
         ...

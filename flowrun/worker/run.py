@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import anyio
+import anyio.to_thread
 
 from flowrun import codec
 from flowrun.context import Job, Parents, Services
@@ -34,6 +35,8 @@ from flowrun.worker.threads import Threads
 
 logger = Log("flowrun.job")
 
+LARGE = 1000
+"""Jobs that a handler has dispatched and spawned, from which on they are laid out in a thread."""
 SWEPT = 1.0
 """Seconds after which a job runs again that another one has cancelled together with all tasks of the process."""
 
@@ -87,7 +90,11 @@ class Runner:
                 return _over(job)
             if job.interrupted:
                 return _stopped(job)
-            more = None if job.outbox is None else job.outbox.sealed()
+            more = None
+            if job.outbox is not None:
+                # What takes a second to lay out is laid out off the loop, where other jobs go on.
+                large = job.outbox.size > LARGE
+                more = await anyio.to_thread.run_sync(job.outbox.sealed) if large else job.outbox.sealed()
         except asyncio.CancelledError as error:
             job.over = True
             if job.interrupted:
