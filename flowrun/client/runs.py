@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from uuid import UUID
 
+from flowrun import mint
 from flowrun.client import control
 from flowrun.client.events import Event, events
 from flowrun.client.explain import Explanation, explain
 from flowrun.client.near import no_node
 from flowrun.client.statuses import Attempt, AuditEntry, FlowStatus, JobStatus
 from flowrun.core.compile import END_TYPE
+from flowrun.core.rows import Nodes
 from flowrun.core.states import Outcome
 from flowrun.errors import FlowCancelled, FlowFailed, FlowrunError, JobCancelled, JobFailed, JobSkipped, NotFound
 from flowrun.sealing import shown
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from flowrun.client.dispatch import Client
     from flowrun.core.attempt import Claimed
     from flowrun.core.job import JobSpec
+
+_NUMBER = re.compile("0|[1-9][0-9]{0,5}")
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -168,11 +173,25 @@ class FlowRun:
         self.duplicate: bool = duplicate
 
     def __getitem__(self, name: str) -> JobRun[Any]:
-        """The job of the node ``name``; for a flow as a node, the job that ends it. Raises NotFound."""
-        if name not in self._nodes:
+        """The job of the node ``name``; for a flow as a node, the job that ends it. Raises NotFound.
+
+        ``run["quote[0]"]`` is an item of a map, before it is there too. Nodes that were spawned or added elsewhere are
+        known here after the next ``await run.status()`` (or ``wait()``).
+        """
+        node = self._nodes.get(name) or self._item(name)
+        if node is None:
             raise no_node(self.name, name, self._nodes)
-        id, type = self._nodes[name]
-        return JobRun(self._client, id, type)
+        return JobRun(self._client, *node)
+
+    def _item(self, name: object) -> tuple[UUID, str] | None:
+        """An item of a map, which has the map's name and its number in brackets: its id follows from the map's."""
+        if not isinstance(name, str) or not isinstance(self._nodes, Nodes):
+            return None
+        of, _, number = name.removesuffix("]").rpartition("[")
+        if of not in self._nodes.item_types or f"{of}[{number}]" != name or not _NUMBER.fullmatch(number):
+            return None
+        ids = mint.item_ids(self._nodes[of][0], int(number) + 1)
+        return ids[int(number)], self._nodes.item_types[of]
 
     async def result(self, timeout: float | None = None) -> Any:
         """The result of the flow's output: its single last node's, else a dict of all last nodes' by name.
@@ -272,8 +291,9 @@ class FlowRun:
     def events(self) -> AsyncIterator[Event]:
         """What happens in the flow, told as it happens, by whatever worker: first what has happened already.
 
-        Read from the database, so nothing is lost between the two. It ends when the flow has. Callbacks that run after
-        the flow's end may not be told. Raises NotFound if the flow is not stored.
+        Read from the database, so nothing is lost between the two. It ends with the flow: ``flow_finished`` is the last
+        that is told of what led to the end, compensations included. Callbacks come after it: what has happened of them
+        by then is told too, the rest by a later ``events()``. Raises NotFound if the flow is not stored.
 
             async for event in run.events():
                 print(event.at, event.kind, event.name)

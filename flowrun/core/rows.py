@@ -4,7 +4,7 @@ before they are written. A large flow has many."""
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -43,8 +43,17 @@ _HANDLER: Final = Kind.HANDLER
 class Nodes(MutableMapping[str, tuple[UUID, str]]):
     """Nodes by name: id and type. Of a large flow the table is much to have, and perhaps nobody looks anything up."""
 
-    def __init__(self, ids: Sequence[UUID], places: list[int], names: list[str], types: list[str]) -> None:
+    def __init__(
+        self,
+        ids: Sequence[UUID],
+        places: list[int],
+        names: list[str],
+        types: list[str],
+        items: Mapping[str, str] | None = None,
+    ) -> None:
         self._columns = ids, places, names, types
+        self.item_types: Mapping[str, str] = items or {}
+        """Of each map, by its name: the type of the jobs that it becomes."""
 
     @cached_property
     def _table(self) -> dict[str, tuple[UUID, str]]:
@@ -145,7 +154,8 @@ class FlowRows:
         """The nodes by name, without holding on to all the rest."""
         nodes = [vertex for vertex in self._vertices if vertex.node is not None]
         places = [vertex.node.place for vertex in nodes if vertex.node is not None]
-        return Nodes(self._ids, places, [vertex.name for vertex in nodes], [*map(type_of, nodes)])
+        items = {vertex.name: item for vertex in nodes if vertex.kind is Kind.MAP and (item := _item_type(vertex))}
+        return Nodes(self._ids, places, [vertex.name for vertex in nodes], [*map(type_of, nodes)], items)
 
     def _job(self, number: int) -> JobRow:
         """The row of ``jobs`` for a vertex."""
@@ -267,6 +277,11 @@ class LargeRows(FlowRows):
         for start in range(0, len(self._vertices), WINDOW):
             vertices = self._vertices[start : start + WINDOW]
             yield start, self._raw.raws(start, start + len(vertices)), vertices
+
+
+def _item_type(vertex: Vertex) -> str | None:
+    spec = None if vertex.node is None else vertex.node.spec
+    return None if spec is None or spec.item is None else spec.item.type
 
 
 def type_of(vertex: Vertex) -> str:

@@ -302,7 +302,11 @@ async def _run_again(
     await connection.execute(sql["go_on"], [*around(graph.jobs, first | stopping), *stopping])
     undone = undo(graph.jobs, graph.edges, first)
     closed = [(id, graph.jobs[id].closes) for id in undone if _waited_for(graph, id)]
-    await connection.execute(sql["close_after"], [id for id, _ in closed], [end for _, end in closed])
+    for id, end in await connection.fetch(sql["close_after"], [id for id, _ in closed], [end for _, end in closed]):
+        waiting = graph.jobs[end].waiting
+        if graph.jobs[id].outcome is None and waiting is not None:
+            # Of a job that had its outcome, the edge counts when that is taken back.
+            graph.jobs[end] = graph.jobs[end]._replace(waiting=Counters(waiting.need + 1, waiting.open + 1))
     graph.edges = await _edges(connection, sql, graph)
     undone = undo(graph.jobs, graph.edges, first)
     recalled = [id for id in undone if graph.jobs[id].outcome is None]

@@ -88,9 +88,10 @@ async def open_gates(database: Database, limit: int) -> list[dict[str, Any]]:
     return [dict(row) for row in await database.fetch("gates", limit)]
 
 
-async def flow_events(database: Database, id: UUID) -> list[dict[str, Any]]:
-    """All that has happened in a flow, in order of time."""
-    return [dict(row) for row in await database.fetch("flow_events", id)]
+async def flow_events(database: Database, id: UUID) -> tuple[list[dict[str, Any]], float]:
+    """All that has happened in a flow, in order of time, and the seconds that it took the server to look."""
+    rows = [dict(row) for row in await database.fetch("flow_events", id)]
+    return rows, max((row.pop("took") for row in rows), default=0.0)
 
 
 async def flow_sinks(database: Database, id: UUID) -> dict[str, tuple[UUID, str, str | None]]:

@@ -107,9 +107,7 @@ def _items(job: Claimed, items: Sequence[Any], asked: dict[str, Any]) -> list[Jo
     options = codec.dump(stored) if stored else None
     run_at = None if like["run_at"] is None else datetime.fromisoformat(like["run_at"])
     rest: tuple[Any, ...] = (like["priority"], like["optional"], like["delay"], run_at, options, [])
-    # The flow's byte at the end of every id: see mint.
-    shard = job.id.bytes[-1:]
-    ids = [Id(id.bytes[:-1] + shard) for id in mint.flow_ids(len(items))[1]]
+    ids = mint.item_ids(job.id, len(items), Id)
 
     def row(number: int, id: UUID, item: Any) -> JobRow:
         args = codec.dump({**asked["with"], asked["argument"]: item})

@@ -332,3 +332,19 @@ async def test_a_flow_that_lost_a_race_is_cancelled_by_what_is_in_it(app, step, 
         assert (await run.wait(timeout=10)).state == "succeeded"
         assert (await run["loser"].explain()).state == "cancelled"
     assert await connection.fetchval("select count(*) from flowrun.cancels") == 0
+
+
+async def test_the_end_waits_for_all_when_an_inner_flow_that_is_about_to_end_is_decided_again(app, step, until) -> None:
+    inner = app.flow("inner")
+    inner.add(step("x"), name="x")
+    flow = app.flow("order")
+    flow.wait_for("go", after=flow.add(inner))
+    async with app:
+        run = await flow.dispatch()
+        await run.skip("inner/x")  # no worker runs, so the inner flow's end waits to be run
+        await run.resolve("inner/x")
+        async with app.worker():
+            await until(app.gates.list)
+            assert (await run.status()).state == "running"
+            await run.signal("go", "yes")
+            assert await run.result(timeout=10) == "yes"

@@ -1,6 +1,7 @@
 -- What has happened in a flow, as far as what is stored tells: every row that is written once is an event.
 --   $1 uuid flow
--- Result: kind, at, job, flow, name, type, attempt, error type, message, progress; in order of time. A commit can come
+-- Result: kind, at, job, flow, name, type, attempt, error type, message, progress, and the seconds that the server has
+-- worked for it; in order of time. A commit can come
 -- later than its time says, so whoever reads again looks at everything again.
 -- Index: jobs_flow, and by primary key from there.
 with recursive inside (id) as (
@@ -55,7 +56,8 @@ happened (kind, at, job_id, attempt, error_type, message, progress) as (
     select 'flow_finished', f.finished_at, null, null, null, (array['succeeded', 'failed', 'cancelled', 'skipped'])[f.outcome], null
     from flowrun.finished f where f.id = $1
 )
-select h.kind, h.at, h.job_id, coalesce(node.flow_id, $1) as flow_id, node.name, node.type, h.attempt, h.error_type, h.message, h.progress
+select h.kind, h.at, h.job_id, coalesce(node.flow_id, $1) as flow_id, node.name, node.type, h.attempt, h.error_type, h.message, h.progress,
+    extract(epoch from clock_timestamp() - statement_timestamp())::float8 as took
 from happened h
 left join node on node.id = h.job_id
 order by h.at, h.kind <> 'flow_started', h.kind = 'flow_finished', h.kind <> 'job_started', h.job_id
