@@ -32,7 +32,7 @@ DOUBT = 0.4
 """Seconds that a claim may take before it is asked, by another way, whether the server works on it; then twice as
 long, and so on."""
 HEAD_SHARE = 20
-"""Claims from the head take at most one part in so many of the time."""
+"""Claims from the head take at most one part in so many of the time, but are made as often as a poll."""
 
 
 class Claimer:
@@ -154,7 +154,9 @@ class Claimer:
         now = monotonic()
         if from_head:
             self._head_cost = now - self._head_at
-            self._head_at += self._head_cost * (1 + HEAD_SHARE)
+            # A claim is slow where this loop was blocked, too: that must not keep it from the head longer than a poll.
+            poll = max(session.client.settings.poll, self._head_cost)
+            self._head_at = now + min(self._head_cost * HEAD_SHARE, poll)
         self._settler.backlog = len(jobs) == room
         # A bell that has rung meanwhile may be about what this claim could not see.
         self._bell.plain |= self._settler.backlog

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from flowrun import FlowFailed, InvalidArguments, InvalidFlow
+from flowrun import FlowFailed, InvalidArguments, InvalidFlow, NotFound
 
 
 @pytest.fixture
@@ -151,3 +151,44 @@ async def test_a_map_in_an_inner_flow_after_a_parent(app, items, double) -> None
     flow.add(items.job(node.result), name="after")
     async with app, app.worker(concurrency=4):
         assert await (await flow.dispatch()).result(timeout=10) == [2, 4]
+
+
+async def test_items_are_known_by_name_before_they_are_there(app) -> None:
+    """Also on the run that was dispatched, which has looked at nothing since."""
+
+    @app.handler
+    async def items() -> list[int]:
+        return [1, 2, 3]
+
+    @app.handler
+    async def double(item: int) -> int:
+        return item * 2
+
+    flow = app.flow("f")
+    flow.map(double, over=flow.add(items.job()).result, name="q")
+    async with app:
+        run = await flow.dispatch()
+        item = run["q[1]"]
+        with pytest.raises(NotFound):
+            await item.status()
+        async with app.worker():
+            await run.wait(timeout=10)
+            assert await item.result(timeout=10) == 4
+        again = await app.get_flow(run.id)
+    assert [again[f"q[{number}]"].id for number in range(3)] == [run[f"q[{number}]"].id for number in range(3)]
+    for name in ("q[01]", "q[x]", "q[-1]", "q[]", "p[0]", "q[0", "q[1][1]"):
+        with pytest.raises(NotFound, match="has no node"):
+            run[name]
+
+
+@pytest.mark.parametrize("condition", ["finished", "failed"])
+async def test_a_map_needs_its_source_to_succeed_whatever_else_it_waits_for(app, step, double, condition) -> None:
+    """Without a list there is nothing to map over."""
+    for fails in (True, False):
+        flow = app.flow("f")
+        source = flow.add(step("source", given=[1], fail=fails), name="source")
+        flow.map(double, over=source.result["given"], after=getattr(source, condition), name="q")
+        async with app.worker():
+            status = await (await flow.dispatch()).wait(timeout=10)
+        runs = condition == "finished" and not fails
+        assert status["q"].state == ("skipped" if not runs else "failed")  # a step returns its name, which is no list

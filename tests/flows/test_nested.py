@@ -186,3 +186,18 @@ async def test_a_flow_as_a_node_has_a_status(app, step) -> None:
         run = await flow.dispatch()
         assert (await run["inner"].wait(timeout=10)).state == "succeeded"
         assert (await run["inner"].status()).name == "inner"
+
+
+async def test_an_inner_flow_counts_its_jobs(app, step, connection) -> None:
+    deep = app.flow("deep")
+    deep.add(step("x"))
+    inner = app.flow("inner")
+    inner.add(deep)
+    inner.add(step("y"))
+    flow = app.flow("f")
+    flow.add(inner)
+    flow.add(step("z"))
+    async with app:
+        await flow.dispatch()
+        counts = dict(await connection.fetch("select name, jobs from flowrun.flow_status"))
+    assert counts == {"f": 3, "inner": 2, "deep": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -79,6 +80,20 @@ async def test_nothing_is_lost_between_listing_and_listening(app, dsn) -> None:
     for kind in ("job_started", "job_succeeded"):
         assert sorted(name or "" for one, name, _ in events if one == kind) == sorted(status.nodes)
     assert events.count(("flow_finished", None, None)) == 1
+
+
+async def test_a_busy_loop_does_not_put_off_the_end(app, step) -> None:
+    """How long a look took is the server's time: this loop's own makes no pause longer."""
+    flow = app.flow("f")
+    flow.wait_for("go", name="gate")
+    async with app.worker():
+        run = await flow.dispatch()
+        watching = asyncio.create_task(told(run))
+        await asyncio.sleep(0)  # the first look has begun
+        time.sleep(2.0)  # noqa: ASYNC251 - the program does something else, for longer than it should
+        await run.signal("go")
+        events = await asyncio.wait_for(watching, 10)
+    assert events[-1] == ("flow_finished", None, None)
 
 
 async def test_events_of_no_flow(app) -> None:
