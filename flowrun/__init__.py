@@ -14,6 +14,7 @@ from flowrun.client.runs import FlowRun, JobRun
 from flowrun.client.schedules import ScheduleStatus
 from flowrun.client.specs import Flow, JobSpec
 from flowrun.client.statuses import Attempt, AuditEntry, FlowStatus, JobStatus
+from flowrun.client.types import TypePause, TypeStatus
 from flowrun.config import Settings
 from flowrun.context import CallNext, Job, JobError, Parent, Transaction
 from flowrun.core import backoff
@@ -109,6 +110,8 @@ __all__ = [
     "Snooze",
     "Transaction",
     "Trouble",
+    "TypePause",
+    "TypeStatus",
     "UnknownHandler",
     "WorkerStatus",
     "any_of",

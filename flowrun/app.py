@@ -25,6 +25,7 @@ from flowrun.client.runs import FlowRun, JobRun
 from flowrun.client.schedules import Cron, Schedules
 from flowrun.client.shield import shielded
 from flowrun.client.specs import Flow, JobSpec
+from flowrun.client.types import Types
 from flowrun.config import Settings, SettingsOptions, dsn_from_environment
 from flowrun.core import options as job_options
 from flowrun.core.flow import Node, flatten
@@ -93,6 +94,8 @@ class Flowrun(Registering):
         """Workers that live."""
         self.queues: Queues = Queues(self.client)
         """Limits, rates and pauses of queues."""
+        self.types: Types = Types(self.client)
+        """Types of jobs: which are paused."""
         self.failed: FailedJobs = FailedJobs(self.client)
         """The dead letter: jobs that failed for good."""
         self.schedules: Schedules = Schedules(self.client)

@@ -21,6 +21,7 @@ from flowrun.cli.operating import cancel, dispatch, queues, resolve, retry, sign
 from flowrun.cli.roles import roles
 from flowrun.cli.schedules import schedules
 from flowrun.cli.serve import serve
+from flowrun.cli.types import types
 from flowrun.errors import FlowrunError
 
 app = App(
@@ -34,7 +35,7 @@ app = App(
     exit_on_error=False,
     help_on_error=False,
 )
-LOOKING = (flows, show, jobs, gates, explain, workers, queues, schedules)
+LOOKING = (flows, show, jobs, gates, explain, workers, queues, types, schedules)
 OPERATING = (cancel, retry, failed, resolve, skip, signal, dispatch, delete, prune)
 for command in (demo, serve, check, migrate, roles, doctor, *LOOKING, *OPERATING):
     app.command(command)

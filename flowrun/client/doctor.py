@@ -138,9 +138,13 @@ class _Checks:
     async def queues(self) -> list[Finding]:
         rows = await doctor.guarded(queues.standing(self._connection, self._database.sql))
         settings = [(one.setting, one.ready, one.running) for one in rows]
-        return findings.of_queues(
-            (of.name, bool(of.paused), of.concurrency, ready, running) for of, ready, running in settings
-        )
+        types = await doctor.guarded(queues.types(self._connection, self._database.sql))
+        return [
+            *findings.of_queues(
+                (of.name, bool(of.paused), of.concurrency, ready, running) for of, ready, running in settings
+            ),
+            *findings.of_types((name, ready) for name, paused, ready, _ in types if paused),
+        ]
 
     async def schedules(self) -> list[Finding]:
         return findings.of_schedules(

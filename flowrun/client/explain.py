@@ -105,6 +105,8 @@ def _limits(row: dict[str, Any]) -> list[str]:
     queue, reasons = row["queue"], []
     if row["paused"]:
         reasons.append(f"its queue {queue!r} is paused")
+    if row["type_paused"]:
+        reasons.append(f"its type {row['type']!r} is paused")
     if row["concurrency"] is not None and row["queue_used"] >= row["concurrency"]:
         reasons.append(f"{row['queue_used']} of {row['concurrency']} jobs of the queue {queue!r} run already")
     if row["rate_jobs"] is not None and row["rate_used"] >= row["rate_jobs"]:

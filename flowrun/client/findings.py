@@ -304,6 +304,14 @@ def of_queues(rows: Iterable[tuple[str, bool, int | None, int, int]]) -> list[Fi
     return found
 
 
+def of_types(rows: Iterable[tuple[str, int]]) -> list[Finding]:
+    """Types that are paused: (name, ready)."""
+    return [
+        note("queues", f"type {name!r} is paused, with {ready} job(s) ready", f"flowrun types resume {name}")
+        for name, ready in rows
+    ]
+
+
 def words(seconds: float) -> str:
     """A stretch of time as people say it."""
     if seconds < 120:

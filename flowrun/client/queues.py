@@ -16,10 +16,10 @@ from flowrun.store import queues as store
 from flowrun.store.queues import Hearing, QueueSetting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from flowrun.client.dispatch import Client
-    from flowrun.store.pool import Connection
+    from flowrun.store.pool import Connection, Database
 
 logger = Log("flowrun.queues")
 
@@ -135,8 +135,7 @@ class Queues:
             pause = await app.queues.pause("emails")
             print(pause.running, "still run;", pause.unheard or "no more will begin")
         """
-        if timeout is not None and not _is_time(timeout):
-            raise ConfigurationError(f"timeout= must be seconds, 0 or more; got {timeout!r}")
+        check_timeout(timeout)
         changed = await self._pause(name, paused=True)
         hearing = await self._announce([name])
         unheard = await self._heard(hearing, self._client.settings.lease if timeout is None else timeout)
@@ -181,13 +180,26 @@ class Queues:
         async def verb(connection: Connection) -> builtins.list[tuple[str, bool]]:
             return await store.unheard(connection, database.sql, hearing)
 
-        until, pause = monotonic() + timeout, SOONEST
-        while True:
-            unheard = await database.repeat(verb)
-            if not any(says for _, says in unheard) or monotonic() + pause > until:
-                return [name for name, _ in unheard]
-            await sleep(pause)
-            pause = min(pause * 2, SLOWEST)
+        return await heard(database, verb, timeout)
+
+
+async def heard(
+    database: Database, unheard: Callable[[Connection], Awaitable[list[tuple[str, bool]]]], timeout: float
+) -> list[str]:
+    """Wait until all have heard of a pause, who live and would say so; the names of those who have not."""
+    until, pause = monotonic() + timeout, SOONEST
+    while True:
+        left = await database.repeat(unheard)
+        if not any(says for _, says in left) or monotonic() + pause > until:
+            return [name for name, _ in left]
+        await sleep(pause)
+        pause = min(pause * 2, SLOWEST)
+
+
+def check_timeout(timeout: object) -> None:
+    """Raise ConfigurationError unless ``timeout`` is None or a number of seconds."""
+    if timeout is not None and not _is_time(timeout):
+        raise ConfigurationError(f"timeout= must be seconds, 0 or more; got {timeout!r}")
 
 
 def check_setting(

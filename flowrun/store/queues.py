@@ -82,9 +82,39 @@ async def hear(connection: Connection, sql: Statements, worker_id: UUID, changes
     await connection.execute(sql["hear"], worker_id, changes)
 
 
-async def unheard(connection: Connection, sql: Statements, hearing: Hearing) -> list[tuple[str, bool]]:
+async def unheard(
+    connection: Connection, sql: Statements, hearing: Hearing, *, of_type: bool = False
+) -> list[tuple[str, bool]]:
     """Those that live and have not heard yet: their names, and whether they will say when they have."""
-    return [(name, says) for name, says in await connection.fetch(sql["unheard"], *hearing)]
+    name = "unheard_type" if of_type else "unheard"
+    return [(worker, says) for worker, says in await connection.fetch(sql[name], *hearing)]
+
+
+async def pause_type(connection: Connection, sql: Statements, type: str, *, paused: bool) -> bool:
+    """Pause or resume a type of jobs; whether it was not so before. :func:`announce_type` has to follow."""
+    async with connection.transaction(isolation="read_committed"):
+        changed = bool(await connection.fetch(sql["pause_type"], type, paused))
+        if changed:
+            await connection.execute(sql["count_type_change"], [type])
+    return changed
+
+
+async def announce_type(connection: Connection, sql: Statements, type: str) -> Hearing:
+    """Have the workers look at a type that was paused or resumed; those who have its handler. To be called after the
+    commit of the change."""
+    rows = await connection.fetch(sql["count_type_change"], [type])
+    return Hearing([row[0] for row in rows], [row[1] for row in rows])
+
+
+async def running_of_type(connection: Connection, sql: Statements, type: str) -> int:
+    """How many jobs of a type workers have."""
+    count: int = await connection.fetchval(sql["count_running_type"], type)
+    return count
+
+
+async def types(connection: Connection, sql: Statements) -> list[tuple[str, bool, int, int]]:
+    """All types, by name: whether it is paused, its jobs that are ready, the workers that have its handler."""
+    return [(name, paused, ready, workers) for name, paused, ready, workers in await connection.fetch(sql["types"])]
 
 
 async def running(connection: Connection, sql: Statements, name: str) -> int:
@@ -93,10 +123,23 @@ async def running(connection: Connection, sql: Statements, name: str) -> int:
     return count
 
 
-async def settings(connection: Connection, sql: Statements, worker_id: UUID) -> tuple[int, dict[str, QueueSetting]]:
-    """What is known of queues, by name, and how many changes that is the state after."""
+class Known(NamedTuple):
+    """What a worker claims by."""
+
+    changes: int
+    """That this is the state after."""
+    queues: dict[str, QueueSetting]
+    """What is known of queues, by name."""
+    paused_types: frozenset[str]
+
+
+async def settings(connection: Connection, sql: Statements, worker_id: UUID) -> Known:
+    """What is known of queues and of types, and how many changes that is the state after."""
     rows = await connection.fetch(sql["queue_settings"], worker_id)
-    return (rows[0][0] if rows else 0), {row[1]: _setting(row[1:]) for row in rows if row[1] is not None}
+    if not rows:
+        return Known(0, {}, frozenset())
+    found = {row[1]: _setting(row[1:]) for row in rows if row[1] is not None}
+    return Known(rows[0][0], found, frozenset(rows[0][6] or ()))
 
 
 async def standing(connection: Connection, sql: Statements) -> list[QueueRow]:

@@ -29,7 +29,7 @@ grant select on flowrun.migrations to flowrun_dispatcher;
 grant usage on schema flowrun to flowrun_reader;
 grant select on
     flowrun.flow_status, flowrun.flows, flowrun.edges, flowrun.blocked, flowrun.ready, flowrun.scheduled, flowrun.leases,
-    flowrun.slots, flowrun.starts, flowrun.queues, flowrun.workers, flowrun.cancels, flowrun.deadlines, flowrun.gates,
+    flowrun.slots, flowrun.starts, flowrun.queues, flowrun.types, flowrun.workers, flowrun.cancels, flowrun.deadlines, flowrun.gates,
     flowrun.migrations
 to flowrun_reader;
 grant select (

@@ -12,7 +12,6 @@ import anyio
 
 from flowrun.client.shield import shielded
 from flowrun.core.attempt import Claimed
-from flowrun.core.compile import TYPES
 from flowrun.store import claim, listen, upkeep
 from flowrun.store.blame import was_answered
 from flowrun.store.claim import Marks
@@ -51,8 +50,7 @@ class Claimer:
         self._bell = Bell(queues)
         session.wake.bells.append(self._bell)
         self._marks = Marks([])
-        self._types = [*session.types, *TYPES.values()]
-        self._limited = Limited(session, self._bell, self._types, settler)
+        self._limited = Limited(session, self._bell, settler)
         self._changes = -1
         """Of queues: how many this claims by."""
         self._turn = 0
@@ -234,7 +232,7 @@ class Claimer:
                 worker_id=session.id,
                 lease=lease,
                 limit=room,
-                types=self._types,
+                types=session.open_types,
                 marks=self._marks,
                 changes=self._changes,
                 turn=self._turn,

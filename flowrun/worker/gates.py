@@ -168,11 +168,15 @@ class Gates:
         """Of each place where jobs wait, the first."""
         return [place.jobs[0] for place in self.places.values() if place.jobs]
 
-    def turn_out(self, queues: Collection[str] | None = None, place: Place | None = None) -> list[Claimed]:
-        """The jobs that wait here, of some queues, of one place, or all, are not this worker's any more."""
+    def turn_out(
+        self, queues: Collection[str] | None = None, place: Place | None = None, types: Collection[str] = ()
+    ) -> list[Claimed]:
+        """The jobs that wait here, of some queues, of one place, or all, are not this worker's any more; nor those of
+        places where one of some ``types`` waits."""
         out: list[Claimed] = []
         for each in self.places.values() if place is None else [place]:
-            if each.jobs and (queues is None or queue_of(each.name) in queues):
+            concerned = queues is None or queue_of(each.name) in queues
+            if each.jobs and (concerned or any(job.type in types for job in each.jobs)):
                 out += each.jobs
                 for gate in each.gates:
                     gate.waiting -= len(each.jobs)

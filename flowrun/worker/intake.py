@@ -8,7 +8,6 @@ from uuid import UUID
 
 from flowrun import codec
 from flowrun.core.attempt import Attempted, Claimed, Ending, handed_back
-from flowrun.core.lanes import queue_of
 from flowrun.core.states import Kind, Outcome
 from flowrun.store import claim, parents
 from flowrun.worker import own
@@ -44,15 +43,15 @@ async def take_in(
 
 
 def offer(session: Session, jobs: Sequence[Claimed], runnable: Sequence[Claimed]) -> list[Attempted]:
-    """Hold ``jobs``, offer the ``runnable`` of them to the consumers. Those of a queue that was paused while the claim
-    was under way are handed back, and all where a job is tried alone since.
+    """Hold ``jobs``, offer the ``runnable`` of them to the consumers. Those of a queue or a type that was paused
+    while the claim was under way are handed back, and all where a job is tried alone since.
     """
     refused: list[Attempted] = []
     if session.trial is not None:
         refused, runnable = [handed_back(job) for job in runnable], []
-    if session.paused:
-        refused += [handed_back(job) for job in runnable if queue_of(job.queue) in session.paused]
-        runnable = [job for job in runnable if queue_of(job.queue) not in session.paused]
+    if session.paused or session.paused_types:
+        refused += [handed_back(job) for job in runnable if session.is_paused(job)]
+        runnable = [job for job in runnable if not session.is_paused(job)]
     session.buffer.hold(jobs)
     session.offer(runnable)
     return refused

@@ -35,10 +35,9 @@ POLITE = 0.03
 class Limited:
     """A claimer's part for lanes and limited queues. A worker that meets none of them asks once a poll."""
 
-    def __init__(self, session: Session, bell: Bell, types: Sequence[str], settler: Settler) -> None:
+    def __init__(self, session: Session, bell: Bell, settler: Settler) -> None:
         self._session = session
         self._bell = bell
-        self._types = types
         self._settler = settler
         self._queues: list[str] = []
         """Those with a limit or a rate."""
@@ -136,7 +135,7 @@ class Limited:
             worker_id=session.id,
             lease=lease,
             limit=room,
-            types=self._types,
+            types=self._session.open_types,
             limited=self._queues,
             cursors=self._cursors if lanes else {},
             changes=changes,
@@ -226,7 +225,7 @@ class Limited:
                 session.client.database.sql,
                 worker_id=session.id,
                 lease=lease,
-                types=self._types,
+                types=self._session.open_types,
                 wanted=asked,
                 changes=changes,
             )

@@ -18,6 +18,7 @@ from flowrun.client.dispatch import Client
 from flowrun.client.shield import shielded
 from flowrun.client.troubles import Troubles
 from flowrun.core.attempt import Claimed
+from flowrun.core.compile import TYPES
 from flowrun.core.lanes import queue_of
 from flowrun.core.options import SYSTEM_QUEUE
 from flowrun.errors import DatabaseError
@@ -25,7 +26,7 @@ from flowrun.logs import Log
 from flowrun.redaction import guarded
 from flowrun.store import upkeep
 from flowrun.store.pool import LOST, PINNED, Connection, reason
-from flowrun.store.queues import QueueSetting
+from flowrun.store.queues import Known, QueueSetting
 from flowrun.worker.buffer import Buffer
 from flowrun.worker.gates import Gates
 from flowrun.worker.processes import Processes
@@ -162,6 +163,10 @@ class Session:
         """How many changes of queues that is the state after. A claim that does not know all brings nothing."""
         self.paused: frozenset[str] = frozenset()
         """Queues of which no job may begin."""
+        self.paused_types: frozenset[str] = frozenset()
+        """Types of which no job may begin ..."""
+        self.open_types: list[str] = []
+        """... and those that are claimed."""
         self.stale = asyncio.Event()
         """A queue was changed: its settings are to be looked at again."""
         self.claimers_listen = settings.listen_dsn is None and not settings.pooler
@@ -187,9 +192,11 @@ class Session:
         self._leases += count
         return first
 
-    def learn(self, changes: int, settings: Mapping[str, QueueSetting]) -> None:
-        """From now on, respect these settings of queues."""
-        self.changes, self.settings = changes, settings
+    def learn(self, known: Known) -> None:
+        """From now on, respect these settings of queues, and of types."""
+        self.changes, self.settings, self.paused_types = known
+        self.open_types = [one for one in [*self.types, *TYPES.values()] if one not in self.paused_types]
+        settings = self.settings
         self.paused = frozenset(name for name, setting in settings.items() if setting.paused)
         self.handoff_queues = [
             SYSTEM_QUEUE,
@@ -211,12 +218,16 @@ class Session:
         """Jobs that the buffer holds, to the consumers: as many of them as their limits let in."""
         self.buffer.put(self.gates.admit(jobs) if self.gates.places else jobs)
 
-    def turn_out(self, of: Collection[str] | None = None) -> list[Claimed]:
-        """Jobs ``of`` some queues (all) that no consumer has begun, taken out of the buffer."""
-        out = self.gates.turn_out(of)
+    def is_paused(self, job: Claimed) -> bool:
+        """Whether it may not begin, since its queue or its type is paused."""
+        return job.type in self.paused_types or queue_of(job.queue) in self.paused
+
+    def turn_out(self, queues: Collection[str] | None = None, types: Collection[str] = ()) -> list[Claimed]:
+        """Jobs of some ``queues`` (all) or ``types`` that no consumer has begun, taken out of the buffer."""
+        out = self.gates.turn_out(queues, types=types)
         for _ in range(len(self.buffer.jobs)):
             job = self.buffer.jobs.popleft()
-            if of is not None and queue_of(job.queue) not in of:
+            if queues is not None and queue_of(job.queue) not in queues and job.type not in types:
                 self.buffer.jobs.append(job)
                 continue
             if job.place is not None:

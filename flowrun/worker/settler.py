@@ -12,7 +12,6 @@ import anyio
 from flowrun import codec, crash
 from flowrun.client.shield import shielded
 from flowrun.core.attempt import Attempted, Claimed, Ending, Failure, Success, handed_back
-from flowrun.core.compile import TYPES
 from flowrun.core.options import SYSTEM_QUEUE
 from flowrun.core.states import Outcome
 from flowrun.logs import Log
@@ -55,7 +54,6 @@ class Settler:
         """More is ready than this worker can take: handing over must leave room for it."""
         self._doubtful: list[int] = []
         """Handoffs whose settle was sent and never answered."""
-        self._types = [*session.types, *TYPES.values()]
         self._patience = session.patience
         """Seconds that an answer may take; more after one that did not come: it may just be slow."""
         self._batches = 0
@@ -170,7 +168,7 @@ class Settler:
                     handoff_lease=lease,
                     queues=session.handoff_queues,
                     changes=session.changes,
-                    types=self._types,
+                    types=session.open_types,
                     slots=None if passing is None else passing.slots,
                 )
             except Exception as error:  # noqa: BLE001 - whatever it is: these jobs are done, and nobody else knows it

@@ -50,4 +50,8 @@ class Taker:
             empty_buffer(self._session, self._settler)
 
     def _serves(self, job: JobRow) -> bool:
-        return job.type in self._types and job.queue in self._session.handoff_queues
+        return (
+            job.type in self._types
+            and job.type not in self._session.paused_types
+            and job.queue in self._session.handoff_queues
+        )

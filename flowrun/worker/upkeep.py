@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from time import monotonic
 
 import anyio
 
 from flowrun.client.control import tell
 from flowrun.client.shield import shielded
-from flowrun.core.lanes import queue_of
 from flowrun.logs import Log
 from flowrun.store import deadlines, queues, upkeep
 from flowrun.store.finish import Settled
 from flowrun.store.pool import Connection
-from flowrun.store.queues import QueueSetting
+from flowrun.store.queues import Known
 from flowrun.store.upkeep import Beat, Due, Rescued
 from flowrun.worker.session import Session
 from flowrun.worker.settler import Settler
@@ -132,10 +131,10 @@ async def look_at_queues(session: Session) -> None:
     """Learn which queues are limited or paused, and claim accordingly from now on."""
     database = session.client.database
 
-    async def verb(connection: Connection) -> tuple[int, dict[str, QueueSetting]]:
+    async def verb(connection: Connection) -> Known:
         return await queues.settings(connection, database.sql, session.id)
 
-    session.learn(*await shielded(database.repeat(verb, patience=session.patience)))
+    session.learn(await shielded(database.repeat(verb, patience=session.patience)))
 
 
 async def watch_queues(session: Session, settler: Settler) -> None:
@@ -148,8 +147,8 @@ async def watch_queues(session: Session, settler: Settler) -> None:
         session.stale.clear()
         try:
             await look_at_queues(session)
-            if session.paused:
-                empty_buffer(session, settler, of=session.paused)
+            if session.paused or session.paused_types:
+                settler.hand_back(session.turn_out(session.paused, session.paused_types))
                 _hold_up(session)
                 await settler.caught_up()
             await say_heard(session)
@@ -171,9 +170,9 @@ async def say_heard(session: Session) -> None:
 
 
 def _hold_up(session: Session) -> None:
-    """Jobs of paused queues that have a consumer, and may wait for a process or a thread."""
+    """Jobs of paused queues and types that have a consumer, and may wait for a process or a thread."""
     for slot in session.slots:
-        if slot.job is not None and queue_of(slot.job.queue) in session.paused:
+        if slot.job is not None and session.is_paused(slot.job):
             slot.job.held_up = True
 
 
@@ -193,6 +192,6 @@ async def hand_back_sitting(session: Session, settler: Settler) -> None:
                 settler.hand_back(session.gates.turn_out(place=job.place))
 
 
-def empty_buffer(session: Session, settler: Settler, of: Collection[str] | None = None) -> None:
+def empty_buffer(session: Session, settler: Settler) -> None:
     """Hand back the jobs ``of`` some queues (all) that no consumer has begun; no attempt is used."""
-    settler.hand_back(session.turn_out(of))
+    settler.hand_back(session.turn_out())

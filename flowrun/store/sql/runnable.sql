@@ -15,6 +15,7 @@ from flowrun.ready r
 where
     r.type = any($1) and split_part(r.queue, chr(31), 1) = any($2)
     and not exists (select from flowrun.queues q where q.name = split_part(r.queue, chr(31), 1) and q.paused)
+    and not exists (select from flowrun.types t where t.name = r.type and t.paused)
 group by r.type
 union all
 select 2, j.type, count(*)

@@ -3,7 +3,7 @@
 -- Result: one row: kind, name, type, queue, flow_id, outcome, error, cause's name, run_at, attempt, ready, claimed_at and
 -- worker while it runs, need and open while it waits, the signal, the time and the arguments of a gate it stands at,
 -- whether it was asked to stop, and how many live workers serve its queue, know its type, and do both; whether its queue
--- is paused, its limits, and how much of them is used up.
+-- or its type is paused, its limits, and how much of them is used up.
 select
     j.kind, coalesce(j.name, j.type) as name, j.type, split_part(j.queue, chr(31), 1) as queue, j.queue as place, coalesce(j.flow_id, case when j.kind = 1 then j.id end) as flow_id,
     f.outcome, f.error ->> 'type' as error_type, f.error ->> 'message' as error, cause.name as cause,
@@ -17,6 +17,7 @@ select
         select count(*) from flowrun.workers
         where expires_at > now() and (q.name = any(queues) or q.name = 'flowrun') and (j.type = any(types) or j.kind > 0)
     ) as able,
+    exists (select from flowrun.types ty where ty.name = j.type and ty.paused) as type_paused,
     coalesce(qs.paused, false) as paused, qs.concurrency, qs.rate_jobs, qs.rate_seconds,
     nullif(split_part(j.queue, chr(31), 4), '') as limit_key, nullif(split_part(j.queue, chr(31), 3), '')::integer as limit_most,
     (
