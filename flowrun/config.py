@@ -26,6 +26,7 @@ class SettingsOptions(TypedDict, total=False):
     max_payload: int
     error_text: int
     crash_limit: int
+    max_lineage: int | None
     processes: int | None
     block_limit: float
     redact: Redact | None
@@ -54,6 +55,9 @@ class Settings:
     """Longest message or traceback kept of a failed attempt, in characters."""
     crash_limit: int = 5
     """How often a job may be lost with a worker that died, before it has failed: it may be what kills them."""
+    max_lineage: int | None = 10_000
+    """How many jobs may have dispatched one another in a row, from inside their handlers; None: any number. One that is
+    dispatched with a delay of a second or more, or ``run_at``, begins anew: what comes back each hour goes on."""
     block_limit: float = 120.0
     """How long a handler may block the event loop before its worker gives up all its jobs: it sends no heartbeat until
     the loop runs again."""
@@ -75,6 +79,8 @@ class Settings:
         least = {"pool_size": 1, "max_payload": 64, "error_text": 100, "crash_limit": 1, "processes": 1}
         if self.processes is None:
             del least["processes"]
+        if self.max_lineage is not None:
+            least["max_lineage"] = 1
         for name, lowest in least.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < lowest:

@@ -4,6 +4,7 @@ FlowrunError
 ├── ConfigurationError          a setting cannot work (also ValueError)
 ├── InvalidArguments            arguments do not fit a handler, or JSON cannot carry them (also ValueError)
 ├── InvalidFlow                 a flow cannot be dispatched as written (also ValueError)
+├── LineageTooDeep              a job dispatched a job that dispatched a job ... more often than max_lineage allows
 ├── DuplicateKey                the key is held by another job or flow, and on_conflict="raise"
 ├── UnknownHandler              no handler of that type is registered (also LookupError)
 ├── ProcessDied                 the process of a handler with process=True ended before the handler did
@@ -56,6 +57,7 @@ __all__ = [
     "JobFailed",
     "JobSkipped",
     "LeaseLost",
+    "LineageTooDeep",
     "MigrationNeeded",
     "NotFound",
     "NotPossible",
@@ -85,6 +87,13 @@ class InvalidArguments(FlowrunError, ValueError):
 
 class InvalidFlow(FlowrunError, ValueError):
     """A flow cannot be dispatched as written (a cycle, a foreign node, a duplicate name); names the nodes."""
+
+
+class LineageTooDeep(FlowrunError):
+    """Jobs have dispatched one another, each without delay, more often than ``max_lineage`` allows: perhaps for ever.
+
+    The job whose handler dispatches fails by it at once, without retries.
+    """
 
 
 class DuplicateKey(FlowrunError):

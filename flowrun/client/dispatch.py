@@ -150,11 +150,17 @@ class Client:
             self._asked.clear()
         with _uncollected(len(specs)):
             plan = compiler.compile_jobs(
-                specs, self.encode, codec.dump, mint.job_id, None if running is None else running.id, self._asked
-            )
+                specs, self.encode, codec.dump, mint.job_id, None if running is None else running.id, self._asked,
+                None if running is None else self._lineage(running),
+            )  # fmt: skip
             if self.sealing.active:
                 rows.plan(self.sealing, plan)
         return plan.earlier(self.ahead) if self.ahead else plan
+
+    def _lineage(self, running: Claimed) -> compiler.Lineage:
+        stored = codec.load(running.options) if running.options is not None and "lineage" in running.options else {}
+        before = stored.get("lineage", 0)
+        return compiler.Lineage(before + 1 if type(before) is int else 1, self.settings.max_lineage)
 
     def plan_flow(self, flow: Flow) -> Compiled:
         """The rows of a flow, and its nodes. Raises InvalidFlow or InvalidArguments."""

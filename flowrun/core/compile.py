@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 from uuid import UUID
 
 from flowrun.core import lanes
@@ -19,7 +19,7 @@ from flowrun.core.plan import DeadlineRow, FlowRow, JobRow, KeyRow, Plan, TestRo
 from flowrun.core.rows import END_TYPE, JOIN_TYPE, TYPES, Compiled, Dump, FlowRows, LargeRows
 from flowrun.core.states import Deadline, Kind
 from flowrun.core.vertex import NOTHING, Asked, EdgeTest, Encode, Vertex
-from flowrun.errors import InvalidFlow
+from flowrun.errors import InvalidFlow, LineageTooDeep
 
 __all__ = [
     "END_TYPE",
@@ -46,6 +46,17 @@ AskedByType: TypeAlias = "dict[str, tuple[JobOptions, Asked]]"
 _UNKNOWN: Final = (None, None)
 
 
+PAUSE: Final = 1.0
+"""Seconds of delay after which a job begins a lineage of its own: it does not outrun anybody."""
+
+
+class Lineage(NamedTuple):
+    """Where jobs that a handler dispatches stand in the row of those that dispatched one another."""
+
+    depth: int
+    most: int | None
+
+
 def compile_job(
     spec: JobSpec[Any], encode: Encode, dump: Dump, mint: Callable[[], UUID], dispatched_by: UUID | None = None
 ) -> Plan:
@@ -60,6 +71,7 @@ def compile_jobs(
     mint: Callable[[], UUID],
     dispatched_by: UUID | None = None,
     known: AskedByType | None = None,
+    lineage: Lineage | None = None,
 ) -> Plan:
     """The plan of jobs without a flow, in the order of ``specs``.
 
@@ -77,7 +89,8 @@ def compile_jobs(
         if asked is None or defaults is not spec.defaults:
             asked = _asked(spec, spec.overrides, where, dump)
             if dispatched_by is not None:
-                asked = asked._replace(options=dump({**asked.stored, "dispatched_by": str(dispatched_by)}))
+                told = {"dispatched_by": str(dispatched_by)} | _lineage(lineage, spec, asked)
+                asked = asked._replace(options=dump({**asked.stored, **told}))
             if not spec.overrides:
                 shared[spec.type] = (spec.defaults, asked)
         queue, priority, optional, delay, run_at, options, _, start_by = asked
@@ -91,6 +104,19 @@ def compile_jobs(
         if "key" in spec.overrides or "key" in spec.defaults:
             plan.keys.append(_key(f"job:{spec.type}", row.id, job_options.merge(spec.overrides, spec.defaults)))
     return plan
+
+
+def _lineage(lineage: Lineage | None, spec: JobSpec[Any], asked: Asked) -> dict[str, int]:
+    """How many jobs have dispatched one another in a row up to this one, as it is stored. Raises LineageTooDeep."""
+    if lineage is None or asked.run_at is not None or (asked.delay is not None and asked.delay >= PAUSE):
+        return {}
+    if lineage.most is not None and lineage.depth > lineage.most:
+        raise LineageTooDeep(
+            f"job {spec.type!r} is not dispatched: {lineage.depth:,} jobs have dispatched one another in a row, "
+            f"without delay, which is more than max_lineage={lineage.most:,} allows. If that has an end, raise "
+            "Flowrun(max_lineage=...), or None for no limit; if it is to go on for ever, use a delay, or a schedule"
+        )
+    return {"lineage": lineage.depth}
 
 
 def compile_flow(

@@ -10,7 +10,7 @@ from flowrun.core import backoff as backoffs
 from flowrun.core.attempt import Failure
 from flowrun.core.backoff import Backoff
 from flowrun.core.options import JobOptions, qualified, stored_backoff
-from flowrun.errors import Discard, InvalidArguments, NotReadable, NotStorable, Retry, Snooze
+from flowrun.errors import Discard, InvalidArguments, LineageTooDeep, NotReadable, NotStorable, Retry, Snooze
 
 DEFAULT_ATTEMPTS = 3
 DEFAULT_BACKOFF = backoffs.exponential(2.0, cap=3600.0)
@@ -78,7 +78,7 @@ def decide(error: BaseException, attempt: int, policy: Policy, draw: float) -> A
     if isinstance(error, Snooze):
         return Again(_delay(error.delay), attempt - 1)
     elsewhere = error if isinstance(error, RaisedElsewhere) else None
-    final = isinstance(error, Discard | InvalidArguments | NotReadable | NotStorable)
+    final = isinstance(error, Discard | InvalidArguments | LineageTooDeep | NotReadable | NotStorable)
     if final or (elsewhere is not None and elsewhere.final) or attempt >= policy.attempts:
         return OVER
     if isinstance(error, Retry):
