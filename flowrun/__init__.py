@@ -7,6 +7,7 @@ from flowrun.client.explain import Explanation
 from flowrun.client.gates import OpenGate
 from flowrun.client.handlers import Handler
 from flowrun.client.hooks import HookEvent
+from flowrun.client.job_types import TypePause, TypeStatus
 from flowrun.client.listing import FlowSummary, Trouble, WorkerStatus
 from flowrun.client.queues import QueuePause, QueueStatus
 from flowrun.client.retention import Pruned
@@ -14,7 +15,6 @@ from flowrun.client.runs import FlowRun, JobRun
 from flowrun.client.schedules import ScheduleStatus
 from flowrun.client.specs import Flow, JobSpec
 from flowrun.client.statuses import Attempt, AuditEntry, FlowStatus, JobStatus
-from flowrun.client.types import TypePause, TypeStatus
 from flowrun.config import Settings
 from flowrun.context import CallNext, Job, JobError, Parent, Transaction
 from flowrun.core import backoff

@@ -17,6 +17,7 @@ from flowrun.client.embedded import Embedded
 from flowrun.client.gates import Gates
 from flowrun.client.hooks import HookKind
 from flowrun.client.host import Host, Service
+from flowrun.client.job_types import Types
 from flowrun.client.listing import Flows, Jobs, Workers, as_id, outcome_of
 from flowrun.client.queues import Queues, check_setting
 from flowrun.client.registering import Registering
@@ -25,7 +26,6 @@ from flowrun.client.runs import FlowRun, JobRun
 from flowrun.client.schedules import Cron, Schedules
 from flowrun.client.shield import shielded
 from flowrun.client.specs import Flow, JobSpec
-from flowrun.client.types import Types
 from flowrun.config import Settings, SettingsOptions, dsn_from_environment
 from flowrun.core import options as job_options
 from flowrun.core.flow import Node, flatten
@@ -91,11 +91,9 @@ class Flowrun(Registering):
         self.jobs: Jobs = Jobs(self.client)
         """Jobs that are stored."""
         self.workers: Workers = Workers(self.client)
-        """Workers that live."""
         self.queues: Queues = Queues(self.client)
-        """Limits, rates and pauses of queues."""
         self.types: Types = Types(self.client)
-        """Types of jobs: which are paused."""
+        """Pauses of types of jobs; of queues their limits and rates, too."""
         self.failed: FailedJobs = FailedJobs(self.client)
         """The dead letter: jobs that failed for good."""
         self.schedules: Schedules = Schedules(self.client)

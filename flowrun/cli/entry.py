@@ -14,6 +14,7 @@ from flowrun.cli.demo import demo
 from flowrun.cli.doctor import doctor
 from flowrun.cli.exits import USAGE, code_of
 from flowrun.cli.failing import failed
+from flowrun.cli.job_types import types
 from flowrun.cli.looking import explain, flows, gates, jobs, show, workers
 from flowrun.cli.many import delete, prune
 from flowrun.cli.migrate import migrate
@@ -21,7 +22,6 @@ from flowrun.cli.operating import cancel, dispatch, queues, resolve, retry, sign
 from flowrun.cli.roles import roles
 from flowrun.cli.schedules import schedules
 from flowrun.cli.serve import serve
-from flowrun.cli.types import types
 from flowrun.errors import FlowrunError
 
 app = App(

@@ -43,8 +43,8 @@ def test_the_public_surface_is_what_was_agreed() -> None:
     assert sorted(flowrun.__all__) == sorted(
         """Attempt AuditEntry CallNext Codec ConfigurationError DatabaseError DatabaseUnavailable Discard DuplicateKey EmbeddedPostgresError Event Explanation FailedJob Flow FlowCancelled
         FlowFailed FlowRun FlowStatus FlowSummary Flowrun FlowrunError Handler HookEvent InvalidArguments InvalidFlow Job JobCancelled JobError JobFailed
-        JobOptions JobRun JobSkipped JobSpec JobStatus LeaseLost MigrationNeeded Node NotFound NotPossible NotReadable NotStorable OpenGate Parent PoolExhausted ProcessDied Pruned QueuePause QueueStatus Retry RunError ScheduleStatus SchemaTooNew Settings
-        Snooze Transaction Trouble UnknownHandler WorkerStatus any_of at_least backoff race""".split()
+        JobOptions JobRun JobSkipped JobSpec JobStatus LeaseLost LineageTooDeep MigrationNeeded Node NotFound NotPossible NotReadable NotStorable OpenGate Parent PoolExhausted ProcessDied Pruned QueuePause QueueStatus Retry RunError ScheduleStatus SchemaTooNew Settings
+        Snooze Transaction Trouble TypePause TypeStatus UnknownHandler WorkerStatus any_of at_least backoff race""".split()
     )
 
 
