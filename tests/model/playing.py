@@ -15,14 +15,18 @@ from typing import Any
 
 import asyncpg
 
-from flowrun import Flow, FlowRun, Flowrun, Job, Node, any_of, backoff, race
+from flowrun import Flow, FlowRun, Flowrun, Job, Node, Retry, Snooze, any_of, backoff, race
 from tests.model import invariants
 from tests.model.arena import UNDER_WAY
 from tests.model.quiet import quiet
-from tests.model.varied import Edge, Life, Spawn, Step, Varied, expect, expect_again, undone, walk
+from tests.model.varied import Edge, Life, Step, Varied, expect, expect_again, undone, walk
 from tests.model.wild import CLEAR
 
 TIMEOUT = 20.0
+FLOWS = """
+select j.name, s.state from flowrun.flow_status s join flowrun.jobs j on j.id = s.id
+where s.root_id = $1 and s.id <> $1
+"""
 CALLBACKS = ("success", "failure", "finish")
 _numbers = count()
 
@@ -37,7 +41,14 @@ class Playground:
     undoing: dict[int, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
     """By flow: what was undone, "begin" and "end"."""
     mended: set[int] = field(default_factory=set)
+    inputs: dict[tuple[int, str, bool], Any] = field(default_factory=dict)
+    """By flow, job, and whether it was retried: what its first attempt was given."""
+    snoozed: set[tuple[Any, str]] = field(default_factory=set)
+    changed: list[str] = field(default_factory=list)
+    """What a later attempt was given that the first one was not."""
     flows: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Of the connection, which does one thing at a time."""
 
     async def play(self, flows: Sequence[Varied]) -> None:
         """Dispatch all, wait for all, compare all. AssertionError says what is wrong."""
@@ -70,6 +81,8 @@ class Playground:
             if step.kind == "gate" and step.do == "signal":
                 await asyncio.sleep(0.001 * (number % 3))
                 await run.signal(name, step.answer)
+            if step.kind == "race" and step.racers[0] == "gate":
+                await run.signal(f"{name}-a", "yes")
         life = expect(flow)
         problems = await self._compare(number, flow, run, life)
         if flow.again and life.state == "failed" and not problems:
@@ -88,16 +101,19 @@ class Playground:
         for name in CALLBACKS:
             await run[name].wait(timeout=TIMEOUT)
         problems = [f"the flow {status.state}, not {life.state}"] if status.state != life.state else []
-        inner = {name for name, step in walk(flow.steps) if step.kind == "flow"}
-        for name in life.states.keys() - inner:
-            found = status.nodes[name].state if name in status.nodes else "not there"
-            if found != life.states[name]:
+        async with self.lock:
+            flows = dict(await self.connection.fetch(FLOWS, run.id))
+        for name in life.states:
+            found = status.nodes[name].state if name in status.nodes else flows.get(name, "not there")
+            if found != life.states[name] and (found != "not there" or name not in life.maybe):
                 error = status.nodes[name].error if name in status.nodes else None
                 problems.append(f"{name} is {found}, not {life.states[name]}: {error}")
         known = {*life.states, *CALLBACKS}
         if more := {name for name, job in status.nodes.items() if job.type != "undo" and name not in known}:
             problems.append(f"nobody asked for {more}")
         problems += self._undone(number, flow, life, status.detail)
+        problems += self.changed
+        self.changed = []
         told = [self.runs[number, name] for name in CALLBACKS]
         failed = number in self.mended or life.state == "failed"
         if told != [int(life.state == "succeeded"), int(failed), 1]:
@@ -162,22 +178,54 @@ class Playground:
                 item, over, argument="do", after=after, name=step.name, optional=optional, on_error=on_error
             )
         if step.kind == "race":
-            a, b = {"first": ("well", "lose"), "second": ("fail", "well"), "neither": ("fail", "lose next")}[step.do]
-            first = flow.add(act(app, number, f"{name}-a", a), name=f"{step.name}-a", after=after)
-            after = first.failed if step.do == "second" else after
-            second = flow.add(act(app, number, f"{name}-b", b), name=f"{step.name}-b", after=after)
-            return flow.add(act(app, number, name), name=step.name, after=race(first, second))
+            return self._race(app, flow, step, number, prefix, after)
         undo = None
         if step.undo:
             undo = app.job("undo", {"flow": number, "name": name, "do": step.undo}, attempts=2)
-        spawns = [[spawn.do, spawn.after, spawn.detached, spawn.optional] for spawn in step.spawns]
-        given = {"value": step.value, "items": step.items, "spawns": spawns, "pause": step.pause / 1000}
+        given = {"value": step.value, "items": step.items, "pause": step.pause / 1000}
+        given["spawns"] = [
+            [one.do, one.after, one.stored is not None and made[one.stored].name, one.detached, one.optional]
+            for one in step.spawns
+        ]
+        given["given"] = [made[edge.index].result for edge in step.either]
         job = act(app, number, name, step.do, **given)
         return flow.add(job, after=after, name=step.name, optional=optional, compensate=undo)
 
+    def _race(self, app: Flowrun, flow: Flow, step: Step, number: int, prefix: str, after: Any) -> Node[Any]:
+        name = prefix + step.name
+        a, b = {"first": ("well", "lose"), "second": ("fail", "well"), "neither": ("fail", "lose next")}[step.do]
+        if step.do == "second":
+            first = flow.add(act(app, number, f"{name}-a", a), name=f"{step.name}-a", after=after)
+            second = flow.add(act(app, number, f"{name}-b", b), name=f"{step.name}-b", after=first.failed)
+        else:
+            first = self._racer(app, flow, step.racers[0], number, prefix, f"{step.name}-a", a, after)
+            second = self._racer(app, flow, step.racers[1], number, prefix, f"{step.name}-b", b, after)
+        winner = first.when("n", "==", 0) if step.racers[0] == "tested" else first
+        return flow.add(act(app, number, name), name=step.name, after=race(winner, second))
+
+    def _racer(
+        self, app: Flowrun, flow: Flow, kind: str, number: int, prefix: str, name: str, do: str, after: Any
+    ) -> Node[Any]:
+        full = prefix + name
+        if kind == "gate":
+            return flow.wait_for(full, name=name, after=after)
+        if kind == "map":
+            item = app.job("act", {"flow": number, "name": f"{full}[]"}, attempts=3)
+            return flow.map(item, [do, do], argument="do", after=after, name=name)
+        if kind in ("flow", "late"):
+            if kind == "late":
+                slow = act(app, number, f"{full}-slow", pause=0.03)
+                after = flow.add(slow, name=f"{name}-slow", after=after)
+            inner = app.flow(name)
+            x = inner.add(act(app, number, f"{full}/x", do), name="x")
+            inner.add(act(app, number, f"{full}/y"), name="y", after=x)
+            return flow.add(inner, name=name, after=after)
+        more: dict[str, Any] = {"spawns": [["well", None, False, False, False]]} if kind == "spawner" else {}
+        return flow.add(act(app, number, full, do, **more), name=name, after=after)
+
 
 def act(app: Flowrun, number: int, name: str, do: str = "well", **given: Any) -> Any:
-    attempts = 2 if do == "flaky" else 1
+    attempts = 2 if do in ("flaky", "retry") else 1
     return app.job("act", {"flow": number, "name": name, "do": do, **given}, attempts=attempts)
 
 
@@ -203,24 +251,34 @@ def register(app: Flowrun, here: Playground) -> None:
         items: list[str] | None = None,
         spawns: list[Any] | None = None,
         pause: float = 0.0,
+        given: list[Any] | None = None,
     ) -> Any:
         here.runs[flow, name] += 1
-        await asyncio.sleep(pause)
         mended = flow in here.mended
+        told = given, {parent: one.outcome for parent, one in job.parents.items()}
+        if not name.endswith("[]") and here.inputs.setdefault((flow, name, mended), told) != told:
+            here.changed.append(f"{name} was given {here.inputs[flow, name, mended]} first, then {told}")
+        await asyncio.sleep(pause)
         if do == "lose" or do == ("lose next" if mended else "hang"):
             await asyncio.sleep(600)
         nodes: list[Node[Any]] = []
         for number, spawned in enumerate(spawns or []):
-            spawn = Spawn(*spawned)
+            what, after, stored, detached, optional = spawned
+            waits = [*([] if after is None else [nodes[after]]), *([stored] if stored else [])]
             node = job.spawn(
-                act(app, flow, f"{name}-{number}", spawn.do).options(optional=spawn.optional),
+                act(app, flow, f"{name}-{number}", what).options(optional=optional),
                 name=f"{name.rpartition('/')[2]}-{number}",
-                after=None if spawn.after is None else nodes[spawn.after],
-                detached=spawn.detached,
+                after=waits or None,
+                detached=detached,
             )
             nodes.append(node)
         if (do in ("fail", "lose next") and not mended) or (do == "flaky" and job.attempt == 1):
             raise ValueError("as written")
+        if do == "retry" and job.attempt == 1:
+            raise Retry(0.0)
+        if do == "snooze" and (job.id, do) not in here.snoozed:
+            here.snoozed.add((job.id, do))
+            raise Snooze(0.002)
         return {"n": value, "items": items}
 
     @app.handler("undo", backoff=backoff.constant(0.0))
@@ -296,6 +354,9 @@ def smaller(flow: Varied) -> Iterator[Varied]:
                 step.over -= step.over > index
                 for edge in [*step.after, *step.either]:
                     edge.index -= edge.index > index
+                for spawn in step.spawns:
+                    if spawn.stored is not None:
+                        spawn.stored = None if spawn.stored == index else spawn.stored - (spawn.stored > index)
             yield copy
     plain = Step("")
     for name, step in walk(flow.steps):
@@ -311,8 +372,9 @@ def smaller(flow: Varied) -> Iterator[Varied]:
                 copy = deepcopy(flow)
                 around, index = _place(copy, name)
                 getattr(around[index], trait).pop(number)
-                for spawn in around[index].spawns:
-                    spawn.after = None
+                if trait == "spawns":
+                    for spawn in around[index].spawns:
+                        spawn.after = None
                 yield copy
 
 

@@ -30,6 +30,8 @@ class Spawn:
     do: str = "well"
     after: int | None = None
     """Another spawned before; None: the job itself."""
+    stored: int | None = None
+    """A step before the job, of the same flow, that it waits for besides."""
     detached: bool = False
     optional: bool = False
 
@@ -40,7 +42,11 @@ class Step:
     kind: str = "job"
     """job, map, gate, sleep, race or flow."""
     do: str = "well"
-    """A job: well, fail, flaky. A gate: signal, default, timeout. A race: first, second, neither. A map: finish, cancel."""
+    """A job: well, fail, flaky, snooze, retry. A gate: signal, default, timeout. A race: first, second, neither. A map:
+    finish, cancel."""
+    racers: tuple[str, str] = ("job", "job")
+    """A race that the first wins: what runs, job, tested, spawner, map, flow or gate; of the second also late, a flow that
+    may not have begun."""
     after: list[Edge] = field(default_factory=list)
     either: list[Edge] = field(default_factory=list)
     """One of these besides; none: nothing."""
@@ -93,6 +99,8 @@ class Life:
     before: Mapping[str, str] = field(default_factory=dict)
     """How the first life ended."""
     ancestors: dict[str, set[str]] = field(default_factory=dict)
+    maybe: set[str] = field(default_factory=set)
+    """Those that need not be there: the items of a map that may have lost a race before it became them."""
 
     def decide(self, name: str, state: str) -> str:
         self.states[name] = self.kept.get(name, state)
@@ -112,18 +120,25 @@ def expect_again(flow: Varied, first: Life) -> Life:
     optional |= {
         f"{name}[{n}]" for name, step in walk(flow.steps) if step.kind == "map" and step.optional for n in range(9)
     }
-    flows = {name for name, step in walk(flow.steps) if step.kind == "flow"}
-    losers = {f"{name}-b" for name, step in walk(flow.steps) if step.kind == "race"}
+    races = [f"{name}-b" for name, step in walk(flow.steps) if step.kind == "race"]
+    forgiven = [name for name, step in walk(flow.steps) if step.kind == "flow" and first.states.get(name) == FAILED]
+    forgiven = [name for name in forgiven if name in optional]
     kept = {
         name: state
         for name, state in first.states.items()
-        if (state == SUCCEEDED and name not in flows)
-        or (state == FAILED and name in optional - flows)
-        or (state == CANCELLED and name in losers)
+        if state == SUCCEEDED
+        or (state == FAILED and name in optional)
+        or (state == CANCELLED and any(_is_part(name, race) for race in races))
+        or any(name.startswith(f"{inside}/") for inside in forgiven)
     }
     life = Life(kept=kept, mended=True, before=first.states)
     life.state = _steps(flow.steps, "", True, set(), life)
     return life
+
+
+def _is_part(name: str, whole: str) -> bool:
+    """Of a map or a flow, or that itself."""
+    return name == whole or name.startswith((f"{whole}[", f"{whole}/"))
 
 
 def undone(flow: Varied, life: Life) -> list[str]:
@@ -166,7 +181,10 @@ def _step(step: Step, steps: list[Step], name: str, runs: bool, before: set[str]
         a, b = {"first": (SUCCEEDED, CANCELLED), "second": (FAILED, SUCCEEDED), "neither": (FAILED, FAILED)}[step.do]
         if life.mended:
             a, b = SUCCEEDED, SKIPPED if step.do == "second" else CANCELLED
-        a, b = (life.decide(f"{name}-{x}", s if runs else SKIPPED) for x, s in (("a", a), ("b", b)))
+        a, b = (
+            _racer(kind, f"{name}-{x}", s if runs else SKIPPED, runs, life)
+            for kind, x, s in zip(step.racers, "ab", (a, b), strict=True)
+        )
         return life.decide(name, SUCCEEDED if SUCCEEDED in (a, b) else SKIPPED)
     runs |= life.kept.get(name) == SUCCEEDED  # what has run is kept, whatever would be decided now
     if not runs and f"{name}[0]" not in life.before:
@@ -189,8 +207,29 @@ def _step(step: Step, steps: list[Step], name: str, runs: bool, before: set[str]
         ends = []
         for n, spawn in enumerate(step.spawns):
             waits = spawn.after is not None and not _well(ends[spawn.after], step.spawns[spawn.after].optional)
+            if spawn.stored is not None:
+                prefix = name.removesuffix(step.name)
+                waits |= not _satisfied(Edge(spawn.stored), steps, prefix, life)
             fails = spawn.do == "fail" and not life.mended
             ends.append(life.decide(f"{name}-{n}", SKIPPED if waits else FAILED if fails else SUCCEEDED))
+    return state
+
+
+def _racer(kind: str, name: str, state: str, runs: bool, life: Life) -> str:
+    """A racer, and what it is made of."""
+    state = life.decide(name, state)
+    if kind == "late":
+        life.decide(f"{name}-slow", SUCCEEDED if runs else SKIPPED)
+    if kind in ("flow", "late"):
+        for inside in ("x", "y"):
+            life.decide(f"{name}/{inside}", state)
+    if kind == "spawner" and state == SUCCEEDED:
+        life.decide(f"{name}-0", state)
+    if kind == "map" and state != SKIPPED:
+        for item in range(2):
+            life.decide(f"{name}[{item}]", state)
+            if state == CANCELLED:
+                life.maybe.add(f"{name}[{item}]")
     return state
 
 
@@ -246,7 +285,7 @@ def _once(edges: list[Edge]) -> list[Edge]:
 def _random_kind(random: Random, step: Step, steps: list[Step], *, undo: bool, inner: bool) -> None:
     sources = [n for n, other in enumerate(steps) if other.kind == "job" and other.items and not other.optional]
     draw = random.random()
-    if draw < 0.1 and not inner:
+    if draw < 0.1 and (not inner or random.random() < 0.3):
         step.kind = "flow"
         step.steps = _random_steps(random, random.randint(1, 4), undo=undo, inner=True)
     elif draw < 0.2:
@@ -256,7 +295,10 @@ def _random_kind(random: Random, step: Step, steps: list[Step], *, undo: bool, i
         step.kind = "sleep"
     elif draw < 0.35:
         step.kind, step.optional = "race", False
-        step.do = random.choice(["first", "first", "second", "neither"])
+        step.do = random.choice(["first", "first", "first", "second", "neither"])
+        if step.do == "first":
+            kinds = ["job", "spawner", "map", "flow", "gate"]
+            step.racers = random.choice([*kinds, "tested"]), random.choice([*kinds, "late", "late"])
     elif draw < 0.5 and sources:
         step.kind, step.over = "map", random.choice(sources)
         if "hang" in steps[step.over].items:
@@ -264,24 +306,25 @@ def _random_kind(random: Random, step: Step, steps: list[Step], *, undo: bool, i
         else:
             step.do = "finish"
     else:
-        step.do = random.choice(["well", "well", "well", "flaky", "fail"])
+        step.do = random.choice(["well", "well", "well", "flaky", "fail", "snooze", "retry"])
         step.value = random.randint(0, 2)
         step.pause = random.choice([0, 0, 0, 2, 10])
         if random.random() < 0.3:
             step.items = random.choice([["well"], ["well", "fail", "well"], ["fail", "hang", "hang"], ["well"] * 5])
         if random.random() < 0.25:
-            step.spawns = _random_spawns(random)
+            step.spawns = _random_spawns(random, range(max(0, len(steps) - 4), len(steps)))
         if undo and random.random() < 0.4:
             step.undo = random.choice(["well", "well", "flaky"])
 
 
-def _random_spawns(random: Random) -> list[Spawn]:
+def _random_spawns(random: Random, stored: range) -> list[Spawn]:
     return [
         Spawn(
-            random.choice(["well", "well", "well", "flaky", "fail"]),
+            random.choice(["well", "well", "well", "flaky", "fail", "snooze"]),
             random.randrange(n) if n and random.random() < 0.5 else None,
             detached=random.random() < 0.25,
             optional=random.random() < 0.2,
+            stored=random.choice(stored) if stored and random.random() < 0.5 else None,
         )
         for n in range(random.randint(1, 3))
     ]
