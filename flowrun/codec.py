@@ -6,17 +6,22 @@ lone surrogates, whole numbers beyond 64 bits, keys that are not text, circular 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
 import orjson
 
+from flowrun.core.references import Reference
 from flowrun.errors import NotStorable
+from flowrun.shapes import shape_of
 
 __all__ = ["NotStorable", "dump", "dump_as", "load", "probe", "size_words"]
 
 MAX_DEPTH = 200
+_OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS
+_EXPONENT = re.compile(rb'"(?:[^"\\]|\\.)*"|-?[0-9][0-9.]*e\+?[0-9]+')
 _TRUNCATED = "... (truncated {} characters)"
 
 
@@ -27,48 +32,55 @@ def dump(value: Any, *, limit: int | None = None) -> str:
     """``value`` as JSON text. Raises NotStorable.
 
     dict, list, tuple (a list then), text, whole numbers of 64 bits, floats, booleans, None; and, as their text or
-    their fields: datetime, date, time, UUID, Enum, Decimal, dataclasses, pydantic models.
+    their fields: datetime, date, time, UUID, Enum, Decimal, and the dataclasses and pydantic models that their own
+    class reads again as they were.
     """
     try:
-        raw = orjson.dumps(value, default=_default)
+        raw = orjson.dumps(value, _default, _OPTIONS)
     except (TypeError, ValueError, RecursionError) as error:
         _explain(value)
         raise NotStorable("", str(error)) from None
     if b"null" in raw or b"\\u0000" in raw:
         # orjson writes NaN as null, and NUL as an escape that jsonb refuses.
         _explain(value)
+    if b"e+" in raw:
+        raw = _EXPONENT.sub(_spelled_out, raw)
     if limit is not None and len(raw) > limit:
         raise NotStorable("", f"{size_words(len(raw))} as JSON, the limit is {size_words(limit)}")
     return raw.decode()
 
 
-def dump_as(value: Any, to_plain: Callable[[Any], Any], *, limit: int) -> str:
-    """The same; of a type that JSON does not have, as ``to_plain`` (some annotation) writes it."""
+def dump_as(value: Any, to_plain: Callable[[Any], Any], *, limit: int | None = None) -> str:
+    """The same, as ``to_plain`` (some annotation) writes it. Raises NotStorable, and what ``to_plain`` does.
+
+    What that would hide or choke on is refused before: NaN, which becomes null, circles and too much depth.
+    """
+    return dump(plain_as(value, to_plain), limit=limit)
+
+
+def plain_as(value: Any, to_plain: Callable[[Any], Any]) -> Any:
+    """``value`` as data that JSON has, as :func:`dump_as`."""
+    kind = type(value)
+    if kind is str or kind is int or kind is bool:
+        return to_plain(value)
+    probe(value)
     try:
-        return dump(value, limit=limit)
+        return to_plain(value)
     except NotStorable as error:
-        if not error.foreign:
-            raise
-        try:
-            plain = to_plain(value)
-        except (ValueError, TypeError, RecursionError):
-            raise error from None
-        return dump(plain, limit=limit)
+        if error.foreign and not error.path:
+            _explain(value)  # where it is
+        raise
 
 
-def probe(value: Any) -> bool:
+def probe(value: Any) -> None:
     """Refuse what a conversion by annotations would hide or choke on: NaN and infinities, circles, too much depth.
 
-    Returns whether some dict in it has keys that are not text. Types that JSON does not have are not looked at: an
-    annotation may say how to write them. Raises NotStorable.
+    And references where they are not found: inside dataclasses, models and sets. Types that JSON does not have are not
+    looked at: an annotation may say how to write them. Raises NotStorable.
     """
-    odd_keys = False
     for item, path in _walk(value):
-        if type(item) is dict and not all(type(key) is str for key in item):
-            odd_keys = True
-        elif isinstance(item, float):
+        if isinstance(item, float | Reference):
             _check_scalar(item, path)
-    return odd_keys
 
 
 def size_words(size: int) -> str:
@@ -90,23 +102,34 @@ def clean_text(text: str, limit: int, beyond: int = 0) -> str:
 
 
 def _default(value: Any) -> Any:
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
     if isinstance(value, Decimal):
         return str(value)
-    raise TypeError(f"{type(value).__module__}.{type(value).__qualname__}")
+    kind = type(value)
+    if hasattr(kind, "__pydantic_fields__") or hasattr(kind, "__dataclass_fields__"):
+        return shape_of(kind).plain(value)
+    raise TypeError(f"{kind.__module__}.{kind.__qualname__}")
+
+
+def _spelled_out(number: re.Match[bytes]) -> bytes:
+    """A float of 1e16 or more without its exponent: jsonb would make it a whole number, with other digits."""
+    text = number.group()
+    return text if text.startswith(b'"') else f"{Decimal(text.decode()):f}.0".encode()
 
 
 def _explain(value: Any) -> None:
     """Find the place in ``value`` that cannot be stored and raise NotStorable; return if there is none."""
+    probe(value)
     for item, path in _walk(value):
         if isinstance(item, dict):
             for key in item:
                 if not isinstance(key, str):
                     raise NotStorable(path, f"a key of type {type(key).__name__}; JSON keys are text")
                 _check_scalar(key, f"{path} (key)")
-        elif not isinstance(item, list | tuple) and _fields(item) is None:
-            _check_scalar(item, path)
+        elif not isinstance(item, list | tuple):
+            if _fields(item) is not None:
+                _check_object(item, path)
+            else:
+                _check_scalar(item, path)
 
 
 def _walk(value: Any) -> Iterator[tuple[Any, str]]:
@@ -145,7 +168,24 @@ def _fields(item: Any) -> dict[str, Any] | None:
     return None
 
 
+def _check_object(item: Any, path: str) -> None:
+    """What holds fields: whether its own class reads them again."""
+    try:
+        _default(item)
+    except NotStorable as error:
+        inside = _joined(path, error.path) if error.path else path
+        raise NotStorable(inside, error.reason, foreign=error.foreign) from None
+    except (TypeError, ValueError) as error:
+        raise NotStorable(path, str(error)[:200], foreign=True) from None
+
+
 def _check_scalar(item: Any, path: str) -> None:
+    if isinstance(item, Reference):
+        raise NotStorable(
+            path,
+            "a reference to a parent's result, which is found in lists, tuples and values of dicts, and in no other "
+            "object; pass it as an argument of its own",
+        )
     if isinstance(item, str):
         if "\x00" in item:
             raise NotStorable(path, "contains a NUL character, which PostgreSQL's JSON cannot store")
@@ -162,7 +202,7 @@ def _check_scalar(item: Any, path: str) -> None:
             raise NotStorable(path, "a whole number beyond 64 bits; pass it as text")
     else:
         try:
-            orjson.dumps(item, default=_default)
+            orjson.dumps(item, _default, _OPTIONS)
         except (TypeError, ValueError, RecursionError):
             kind = type(item)
             name = f"{kind.__module__}.{kind.__qualname__}"

@@ -35,7 +35,8 @@ HandlerSignal                   raised by handlers to say how an attempt ends (n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -234,17 +235,33 @@ class Discard(HandlerSignal):
 
 
 class Retry(HandlerSignal):
-    """Run the job again after ``delay`` seconds; this attempt counts (default: the job's own backoff)."""
+    """Run the job again after ``delay`` seconds; this attempt counts (default: the job's own backoff).
 
-    def __init__(self, delay: float | None = None, reason: str = "retry asked for by its handler") -> None:
+    Raises ConfigurationError for a delay that is no number of seconds, 0 or more.
+    """
+
+    def __init__(self, delay: float | timedelta | None = None, reason: str = "retry asked for by its handler") -> None:
         super().__init__(reason)
-        self.delay = delay
+        self.delay: float | None = None if delay is None else _seconds("Retry", delay)
         self.reason = reason
 
 
 class Snooze(HandlerSignal):
-    """Run the job again after ``delay`` seconds; no attempt is used."""
+    """Run the job again after ``delay`` seconds; no attempt is used. Raises ConfigurationError as ``Retry`` does."""
 
-    def __init__(self, delay: float) -> None:
-        super().__init__(f"snoozed for {delay} s")
-        self.delay = delay
+    def __init__(self, delay: float | timedelta) -> None:
+        self.delay: float = _seconds("Snooze", delay)
+        super().__init__(f"snoozed for {self.delay:g} s")
+
+
+def _seconds(what: str, delay: object) -> float:
+    if isinstance(delay, timedelta):
+        delay = delay.total_seconds()
+    number = isinstance(delay, int | float) and not isinstance(delay, bool)
+    if not number or not 0 <= cast(float, delay) < float("inf"):
+        shown = repr(delay)[:40] if isinstance(delay, int | float) else type(delay).__name__
+        raise ConfigurationError(
+            f"{what}(delay) takes a number of seconds, 0 or more; got {shown}; for a moment that may have passed: "
+            f"{what}(max(0.0, seconds))"
+        )
+    return float(min(cast(float, delay), 1e12))

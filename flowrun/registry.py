@@ -5,21 +5,37 @@ from __future__ import annotations
 import difflib
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from typing import Any, get_args, get_origin, get_type_hints
+from functools import cached_property
+from types import NoneType
+from typing import Any, Final, NoReturn, Unpack, get_args, get_origin, get_type_hints
 
-from flowrun.annotations import adaptable
+from flowrun import codec
 from flowrun.context import Job, JobError
 from flowrun.core.options import JobOptions, check_name
-from flowrun.errors import ConfigurationError, FlowrunError, InvalidArguments, UnknownHandler
+from flowrun.errors import ConfigurationError, FlowrunError, InvalidArguments, NotStorable, UnknownHandler
 from flowrun.importable import Address, address
+from flowrun.shapes import Misfit, Shape, first_complaint, prepared
+from flowrun.signatures import (
+    annotations_of,
+    check_callable,
+    hints_of,
+    is_async,
+    local_names,
+    mentions,
+    place,
+    returned,
+    wants,
+)
+
+__all__ = ["Definition", "Registry", "Returned", "define", "is_async", "load_validation"]
 
 _EXTRA = inspect.Parameter.VAR_KEYWORD
+_ANY_NUMBER = inspect.Parameter.VAR_POSITIONAL
 _UNSUPPORTED = {
     inspect.Parameter.POSITIONAL_ONLY: "positional-only parameters",
-    inspect.Parameter.VAR_POSITIONAL: "*args",
+    _ANY_NUMBER: "*args",
 }
 
 
@@ -45,6 +61,8 @@ class Definition:
     """Where a process of its own finds it (``process=True``)."""
     of_failure: bool = False
     """It is such a handler: the job it sees is the one that failed."""
+    local_names: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Names in its annotations that were local where it was registered."""
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any], where: str) -> dict[str, Any]:
         """The arguments by parameter, as given; InvalidArguments if they do not fit the signature."""
@@ -85,65 +103,111 @@ class Definition:
         """Whether the argument is already just what its annotation says, a type that JSON has."""
         return type(value) is self._plain_types.get(name)
 
-    def validate(self, name: str, value: Any, where: str) -> Any:
-        """One argument, converted as its annotation says. Raises InvalidArguments naming it."""
-        adapter = self._parameters.get(name)
-        if adapter is None:
-            return value
-        from pydantic import ValidationError
-
+    def plain(self, name: str, value: Any, where: str) -> Any:
+        """One argument as JSON can carry it, so that an equal one arrives. Raises InvalidArguments naming the place."""
         try:
-            return adapter.validate_python(value)
-        except ValidationError as error:
-            raise InvalidArguments(f"{where}, argument {name!r}: {_first(error)}") from None
+            return codec.plain_as(value, self._shape(name).plain)
+        except Misfit as error:
+            raise InvalidArguments(f"{where}, argument {name!r}: {error}{self._way_out(name)}") from None
+        except NotStorable as error:
+            path = f"{name}.{error.path}".removesuffix(".").replace(".[", "[")
+            raise InvalidArguments(f"{where}, argument {path!r}: {error.reason}{self._way_out(name)}") from None
+
+    def _way_out(self, name: str) -> str:
+        if name in self.hints or name not in self.names:
+            return ""
+        written = annotations_of(self.function).get(name)
+        if written is None:
+            return f"; annotate parameter {name!r} with its type"
+        return f"; the annotation {written!r} cannot be resolved: import it where the handler is defined, {self.place}"
+
+    def _shape(self, name: str) -> Shape:
+        shape = self._shapes.get(name)
+        if shape is None:
+            hint = self._more_hints.get(name, Any) if name not in self.names else self.hints.get(name, Any)
+            shape = self._shapes[name] = self._made(hint, f"parameter {name!r}")
+        return shape
+
+    def _made(self, hint: Any, what: str) -> Shape:
+        try:
+            return Shape(hint)
+        except Exception as error:  # noqa: BLE001 - whatever pydantic says of a user's type
+            self._refuse(what, error)
+
+    def _refuse(self, what: str, error: Exception) -> NoReturn:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InvalidArguments(
+            f"handler {self.type!r}, {what}: its annotation cannot be converted, use types that pydantic knows: {first}"
+        ) from None
 
     @cached_property
     def decode(self) -> Callable[[str], dict[str, Any]]:
         """From stored arguments to arguments converted as annotated. Raises InvalidArguments."""
-        return self._converting(self._arguments.validator.validate_json)
-
-    @cached_property
-    def decode_value(self) -> Callable[[dict[str, Any]], dict[str, Any]]:
-        """The same from arguments whose references were filled in."""
-        return self._converting(self._arguments.validator.validate_python)
-
-    def _converting(self, validate: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
         from pydantic import ValidationError
 
-        def convert(arguments: Any) -> dict[str, Any]:
+        validate = self._arguments.validator.validate_json
+        more = self._extra is not None and bool(self._more_hints)
+
+        def convert(text: str) -> dict[str, Any]:
             try:
-                converted: dict[str, Any] = validate(arguments)
+                converted: dict[str, Any] = validate(text, by_alias=True, by_name=True)
             except ValidationError as error:
-                raise InvalidArguments(f"job of type {self.type!r}: {_first(error, named=True)}") from None
-            return converted
+                path, problem = first_complaint(error)
+                at = f"argument {path!r}: " if path else ""
+                raise InvalidArguments(f"job of type {self.type!r}: {at}{problem}") from None
+            return self._with_more(converted, text) if more else converted
 
         return convert
 
-    def to_plain(self, name: str, value: Any) -> Any:
-        """An argument as JSON can carry it."""
-        adapter = self._parameters.get(name)
-        return value if adapter is None or _plain(value) else adapter.dump_python(value, mode="json", warnings=False)
-
-    def to_plain_result(self, value: Any) -> Any:
-        """A result of a type that JSON does not have (a set, a timedelta), as the return annotation writes it."""
-        return value if self._result is None else self._result.dump_python(value, mode="json", warnings=False)
-
-    def result(self, value: Any) -> Any:
-        """A stored result, converted as the handler's return annotation says."""
-        from pydantic import ValidationError
-
+    def decode_value(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The same from arguments whose references were filled in."""
         try:
-            return value if self._result is None else self._result.validate_python(value)
-        except ValidationError as error:
+            text = codec.dump(arguments)
+        except NotStorable as error:  # each part was stored; together they are too deep
+            raise InvalidArguments(f"job of type {self.type!r}, with its parents' results: {error}") from None
+        return self.decode(text)
+
+    def _with_more(self, converted: dict[str, Any], text: str) -> dict[str, Any]:
+        """Arguments that ``**more`` takes, too, as annotated."""
+        written = codec.load(text)
+        for name in converted.keys() - self.names:
+            try:
+                converted[name] = self._shape(name).back_from(written[name])
+            except Misfit as error:
+                raise InvalidArguments(f"job of type {self.type!r}: argument {name!r}: {error}") from None
+        return converted
+
+    @cached_property
+    def returned(self) -> Returned:
+        """What it returns, to JSON and back."""
+        return Returned(self.function, self.local_names)
+
+    def result(self, text: str) -> Any:
+        """A stored result (JSON), converted as the handler's return annotation says."""
+        try:
+            return self.returned.load(text)
+        except Misfit as error:
             raise FlowrunError(
                 f"the stored result of a job of type {self.type!r} does not fit what its handler says it returns: "
-                f"{_first(error)}"
+                f"{error}"
             ) from None
 
     @cached_property
     def hints(self) -> dict[str, Any]:
         """Annotations by parameter, resolved; those that cannot be resolved are left out."""
-        return _hints(self.function)
+        return hints_of(self.function, self.local_names)
+
+    @cached_property
+    def _shapes(self) -> dict[str, Shape]:
+        return {}
+
+    @cached_property
+    def _more_hints(self) -> _Each:
+        """Of what ``**more`` takes, by name."""
+        hint = self.hints.get(self._extra or "")
+        if get_origin(hint) is Unpack:
+            return _Each(get_type_hints(get_args(hint)[0], include_extras=True), None)
+        return _Each({}, hint)
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -180,13 +244,6 @@ class Definition:
         return None
 
     @cached_property
-    def _parameters(self) -> dict[str, Any]:
-        from pydantic import TypeAdapter
-
-        hints = {name: adaptable(self.hints[name]) for name in self.signature.parameters if name in self.hints}
-        return {name: TypeAdapter(hint) for name, hint in hints.items() if name != self._extra}
-
-    @cached_property
     def _arguments(self) -> Any:
         from typing import NotRequired, Required
 
@@ -197,18 +254,29 @@ class Definition:
         for name, parameter in self.signature.parameters.items():
             if parameter.kind is not _EXTRA:
                 required = parameter.default is inspect.Parameter.empty
-                hint = adaptable(self.hints.get(name, Any))
+                hint = prepared(self.hints.get(name, Any))
                 fields[name] = Required[hint] if required else NotRequired[hint]
-        shape = TypedDict(self.type, fields)  # type: ignore[misc]
         extra = ConfigDict(extra="forbid" if self._extra is None else "allow")
-        return TypeAdapter(with_config(extra)(shape))
+        try:
+            return TypeAdapter(with_config(extra)(TypedDict(self.type, fields)))  # type: ignore[operator]
+        except Exception as error:  # noqa: BLE001 - whatever pydantic says of a user's type
+            for name in self.names:
+                self._shape(name)  # which one it is
+            self._refuse("its parameters", error)
 
-    @cached_property
-    def _result(self) -> Any:
-        from pydantic import TypeAdapter
 
-        hint = self.hints.get("return", Any)
-        return None if hint is Any or hint in _PLAIN_TYPES or hint is type(None) else TypeAdapter(adaptable(hint))
+class _Each:
+    """Annotations of arguments by any name."""
+
+    def __init__(self, known: Mapping[str, Any], rest: Any) -> None:
+        self._known = known
+        self._rest = rest
+
+    def __bool__(self) -> bool:
+        return bool(self._known) or self._rest is not None
+
+    def get(self, name: str, default: Any) -> Any:
+        return self._known.get(name, default if self._rest is None else self._rest)
 
 
 def load_validation() -> None:
@@ -220,50 +288,50 @@ def load_validation() -> None:
 
 
 class Returned:
-    """What a function says it returns, to JSON and back; where it says nothing that helps, as JSON has it."""
+    """What a function says it returns, to JSON and back; where it says nothing, as JSON has it."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        hint = _hints(inspect.unwrap(function)).get("return", Any)
-        if inspect.isclass(function):
-            hint = function
-        elif get_origin(hint) in (Awaitable, Coroutine):
-            hint = get_args(hint)[-1]
-        self._adapter = None if hint is Any or hint in _PLAIN_TYPES or hint is type(None) else _adapter(hint)
+    def __init__(self, function: Callable[..., Any], more: Mapping[str, Any] | None = None) -> None:
+        inner = function if inspect.isclass(function) else inspect.unwrap(function)
+        hint, said = returned(inner, {} if inspect.isclass(inner) else hints_of(inner, more))
+        self._tolerant = hint in _PLAIN_TYPES
+        """Other data that JSON has passes as it is: many annotations of such functions are not quite right."""
+        self._shape = _shape_or_any(hint) if said else None
+        self.exact: frozenset[type] = self._shape.exact if self._shape is not None else frozenset({str, int, bool})
 
-    def plain(self, value: Any) -> Any:
-        """``value`` as JSON can carry it."""
-        return value if self._adapter is None else self._adapter.dump_python(value, mode="json", warnings=False)
-
-    def back(self, value: Any) -> Any:
-        """The same from JSON. Raises ValueError, without the value, where it does not fit."""
-        if self._adapter is None:
-            return value
-        from pydantic import ValidationError
-
+    def dump(self, value: Any, *, limit: int | None = None) -> str:
+        """``value`` as JSON. Raises NotStorable where it would come back as another, Misfit where it is another."""
+        if value is None:
+            return "null"
+        if self._shape is None or type(value) in self.exact:
+            return codec.dump(value, limit=limit)
         try:
-            return self._adapter.validate_python(value)
-        except ValidationError as error:
-            raise ValueError(_first(error)) from None
+            return codec.dump_as(value, self._shape.plain, limit=limit)
+        except Misfit:
+            if not self._tolerant:
+                raise
+        return codec.dump_as(value, Shape(Any).plain, limit=limit)
+
+    def load(self, text: str) -> Any:
+        """The same from JSON. Raises Misfit, without the value, where it does not fit."""
+        if self._shape is None or text == "null":
+            return codec.load(text)
+        try:
+            return self._shape.back(text)
+        except Misfit:
+            if self._tolerant:
+                return codec.load(text)
+            raise
 
 
-def _adapter(hint: Any) -> Any:
-    from pydantic import TypeAdapter
-    from pydantic.errors import PydanticUserError
-
+def _shape_or_any(hint: Any) -> Shape:
+    """Of a type that pydantic does not know, only what JSON has by itself passes."""
     try:
-        return TypeAdapter(adaptable(hint))
-    except (PydanticUserError, NameError, TypeError):
-        return None
+        return Shape(hint)
+    except Exception:  # noqa: BLE001 - whatever pydantic says of a user's type
+        return Shape(Any)
 
 
-def is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling it makes a coroutine, as far as can be seen without calling it."""
-    inner = function.func if isinstance(function, partial) else function
-    call = getattr(inner, "__call__", None)  # noqa: B004 - the bound method of a callable object
-    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call)
-
-
-_PLAIN_TYPES = (int, float, str, bool, dict, list)
+_PLAIN_TYPES: Final = (int, float, str, bool, dict, list, NoneType)
 
 
 def define(function: Callable[..., Any], type: str | None, options: JobOptions, *, process: bool = False) -> Definition:
@@ -272,31 +340,17 @@ def define(function: Callable[..., Any], type: str | None, options: JobOptions, 
     check_name("a handler's type", name)
     if name.startswith("flowrun."):
         raise ConfigurationError(f"handler type {name!r}: names that begin with 'flowrun.' are flowrun's own")
-    if inspect.isclass(function) or not callable(function):
-        raise ConfigurationError(f"handler {name!r} must be a function, not {function!r}")
-    inner = function.func if isinstance(function, partial) else function
-    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
-        raise ConfigurationError(
-            f"handler {name!r} is a generator function; a handler returns its result, it cannot yield"
-        )
+    check_callable(function, name)
     threaded = not is_async(function)
     if process and not threaded:
         raise ConfigurationError(f"handler {name!r}: process=True is for a plain def; an async def runs on the loop")
-    signature = inspect.signature(function)
-    hints = _hints(function)
-    job_parameter: str | None = None
-    error_parameter: str | None = None
-    for parameter in signature.parameters.values():
-        if parameter.kind in _UNSUPPORTED:
-            raise ConfigurationError(
-                f"handler {name!r} has {_UNSUPPORTED[parameter.kind]}; arguments are passed by name"
-            )
-        if hints.get(parameter.name) is Job:
-            if job_parameter is not None:
-                raise ConfigurationError(f"handler {name!r} has two parameters annotated Job")
-            job_parameter = parameter.name
-        if hints.get(parameter.name) is JobError:
-            error_parameter = parameter.name
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError) as error:
+        unknown = f"handler {name!r}: its parameters are not known ({error}); wrap it in a def"
+        raise ConfigurationError(unknown) from None
+    local = local_names(function)
+    job_parameter, error_parameter = _own_parameters(signature, hints_of(function, local), name)
     if process and error_parameter is not None:
         raise ConfigurationError(f"handler {name!r}: with process=True it can take no JobError")
     own = (job_parameter, error_parameter)
@@ -308,10 +362,34 @@ def define(function: Callable[..., Any], type: str | None, options: JobOptions, 
         threaded,
         job_parameter,
         signature.replace(parameters=kept),
-        _place(function),
+        place(function),
         error_parameter,
         address=address(function, f"handler {name!r}") if process else None,
+        local_names=local,
     )
+
+
+def _own_parameters(signature: inspect.Signature, hints: Mapping[str, Any], name: str) -> tuple[str | None, str | None]:
+    """The parameters that receive the running job, and the failure because of which it runs."""
+    found: dict[type, str] = {}
+    for parameter in signature.parameters.values():
+        if parameter.kind in _UNSUPPORTED:
+            raise ConfigurationError(
+                f"handler {name!r} has {_UNSUPPORTED[parameter.kind]}; arguments are passed by name"
+                + ("; a decorator says whose they are by functools.wraps" if parameter.kind is _ANY_NUMBER else "")
+            )
+        hint = hints.get(parameter.name)
+        for kind in (Job, JobError):
+            if wants(hint, kind) and parameter.kind is not _EXTRA:
+                if kind in found:
+                    raise ConfigurationError(f"handler {name!r} has two parameters annotated {kind.__name__}")
+                found[kind] = parameter.name
+            elif mentions(hint, kind):
+                raise ConfigurationError(
+                    f"handler {name!r}: parameter {parameter.name!r} cannot be a job of another kind; "
+                    f"annotate it {kind.__name__}"
+                )
+    return found.get(Job), found.get(JobError)
 
 
 class Registry:
@@ -354,52 +432,3 @@ class Registry:
 
     def __len__(self) -> int:
         return len(self._definitions)
-
-
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    inner: Any = function.func if isinstance(function, partial) else function
-    if not inspect.isroutine(inner):
-        inner = inner.__call__
-    try:
-        return get_type_hints(inner, include_extras=True)
-    except (NameError, TypeError):
-        # Something only imported for type checkers: resolve one by one, leave out what cannot be.
-        found: dict[str, Any] = {}
-        for name, hint in getattr(inner, "__annotations__", {}).items():
-            try:
-                probe = {"__annotations__": {name: hint}, "__module__": inner.__module__}
-                found[name] = get_type_hints(_Probe(probe), getattr(inner, "__globals__", {}), include_extras=True)[
-                    name
-                ]
-            except (NameError, TypeError):
-                continue
-        return found
-
-
-class _Probe:
-    """Something with one annotation, for typing.get_type_hints."""
-
-    def __init__(self, attributes: dict[str, Any]) -> None:
-        self.__dict__.update(attributes)
-
-
-def _plain(value: Any) -> bool:
-    kind = type(value)
-    return kind is str or kind is int or kind is float or kind is bool or value is None
-
-
-def _first(error: Any, *, named: bool = False) -> str:
-    """The first complaint of a pydantic error, without the value: it may be secret."""
-    problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    path = ".".join(str(part) for part in problem["loc"])
-    message = str(problem["msg"])
-    if named and path:
-        return f"argument {path!r}: {message}"
-    return f"at {path!r}: {message}" if path else message
-
-
-def _place(function: Callable[..., Any]) -> str:
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    if code is None:
-        return repr(function)
-    return f"{code.co_filename}:{code.co_firstlineno}"

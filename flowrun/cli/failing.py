@@ -65,6 +65,7 @@ def failed(
     filters: Failures = ALL,
     every: Annotated[bool, Parameter(name="--all", help="All there are, without a filter.")] = False,
     args: str | None = None,
+    drop: Annotated[list[str] | None, Parameter(negative=())] = None,
     limit: int = 20,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -83,7 +84,9 @@ def failed(
     id
         Of one job; else the filters say which.
     args
-        JSON object: arguments to replace in those that run again.
+        JSON object: arguments to replace in those that run again; checked where --app knows their handler.
+    drop
+        The name of an argument to take out of those that run again; several times for several.
     limit
         List at most so many.
     """
@@ -95,17 +98,17 @@ def failed(
         return OK
     if id is None and not words and not every:
         raise UsageError(f"flowrun failed {action} needs the id of a job, a filter, or --all")
-    if action == "discard" and args is not None:
-        raise UsageError("--args are for retry")
-    by = {"actor": actor_or_me(actor), "reason": reason}
-    given = parse_arguments("--args", args)
+    if action == "discard" and (args is not None or drop):
+        raise UsageError("--args are for retry, and so is --drop")
+    by: dict[str, Any] = {"actor": actor_or_me(actor), "reason": reason}
+    given: dict[str, Any] = {"args": parse_arguments("--args", args), "drop": drop or ()}
 
     async def question(app: Flowrun) -> Any:
         if id is not None:
             known = parse_id(id)
             await app.failed.get(known)
             if not dry_run and action == "retry":
-                await app.failed.retry(known, args=given, **by)
+                await app.failed.retry(known, **given, **by)
             elif not dry_run:
                 await app.failed.discard(known, **by)
             return [known]
@@ -116,10 +119,10 @@ def failed(
 
 
 def _many(
-    app: Flowrun, action: str, words: dict[str, Any], args: dict[str, Any] | None, dry_run: bool, by: dict[str, Any]
+    app: Flowrun, action: str, words: dict[str, Any], given: dict[str, Any], dry_run: bool, by: dict[str, Any]
 ) -> Awaitable[Any]:
     if action == "retry":
-        return app.failed.retry_all(**words, args=args, dry_run=dry_run, **by)
+        return app.failed.retry_all(**words, **given, dry_run=dry_run, **by)
     return app.failed.discard_all(**words, every=not words, dry_run=dry_run, **by)
 
 

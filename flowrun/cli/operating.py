@@ -80,6 +80,7 @@ def retry(
     *,
     filters: Filters = ALL,
     args: str | None = None,
+    drop: Annotated[list[str] | None, Parameter(negative=())] = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     actor: Actor = None,
@@ -100,24 +101,27 @@ def retry(
     node
         The name of a node of the flow: only that one.
     args
-        JSON object: arguments of the job to replace.
+        JSON object: arguments of the job to replace; checked where --app knows its handler.
+    drop
+        The name of an argument of the job to take out; several times for several.
     """
-    given = parse_arguments("--args", args)
+    given: dict[str, Any] = {"args": parse_arguments("--args", args), "drop": drop or ()}
+    edited = args is not None or bool(drop)
     known = _one_or_many("retry", id, filters, dry_run=dry_run)
     if known is None:
-        if filters.of_flows and given is not None:
-            raise UsageError("--args are arguments of jobs")
+        if filters.of_flows and edited:
+            raise UsageError("--args are arguments of jobs, and so is what --drop names")
         by: dict[str, Any] = {"actor": actor_or_me(actor), "reason": reason}
-        more = by if filters.of_flows else by | {"args": given}
+        more = by if filters.of_flows else by | given
         return do_many(dsn, schema, "retry", filters, as_json=as_json, dry_run=dry_run, app=app, **more)
 
     async def question(app: Flowrun) -> int:
         run = await find(app, known, node)
         if isinstance(run, FlowRun):
-            if given is not None:
-                raise UsageError("--args are the arguments of one job: name its node")
+            if edited:
+                raise UsageError("--args are the arguments of one job, and so is what --drop names: name its node")
             return await run.retry(actor=actor_or_me(actor), reason=reason)
-        await run.retry(args=given, actor=actor_or_me(actor), reason=reason)
+        await run.retry(**given, actor=actor_or_me(actor), reason=reason)
         return 1
 
     terminal.show(str(ask(dsn, schema, question, app)))

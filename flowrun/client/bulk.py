@@ -53,14 +53,17 @@ async def cancel(client: Client, found: Sequence[Any], by: By) -> list[UUID]:
     return await _each(client, found, verb)
 
 
-async def retry(client: Client, found: Sequence[Any], args: Mapping[str, Any] | None, by: By) -> list[UUID]:
-    """Run jobs again (rows of id, outermost flow, type), with ``args`` to replace; those that run again.
+async def retry(
+    client: Client, found: Sequence[Any], args: Mapping[str, Any] | None, drop: Sequence[str], by: By
+) -> list[UUID]:
+    """Run jobs again (rows of id, outermost flow, type), with ``args`` to replace, and others to drop; those that do.
 
     Raises InvalidArguments, before anything is done, where a handler is known that does not take them.
     """
     done: list[UUID] = []
-    parts = [("", found)] if args is None else _parts(found, 2)
-    edits = {type: client.edited(type, args) for type, _ in parts} if args is not None else {}
+    edited = args is not None or bool(drop)
+    parts = _parts(found, 2) if edited else [("", found)]
+    edits = {type: client.edited(type, args, drop) for type, _ in parts} if edited else {}
     for type, rows in parts:
         edit = edits.get(type)
 

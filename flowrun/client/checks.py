@@ -12,6 +12,7 @@ from flowrun.client.specs import Flow
 from flowrun.core.states import Kind
 from flowrun.errors import FlowrunError
 from flowrun.registry import Definition, Registry
+from flowrun.shapes import Shape
 
 if TYPE_CHECKING:
     from flowrun.client.dispatch import Client
@@ -74,7 +75,8 @@ def _annotations(definition: Definition) -> Iterator[Finding]:
             yield wrong("handler", found, f"import it where the handler is defined: {definition.place}")
     try:
         _ = definition.decode
-        definition.to_plain_result(None)
+        if "return" in definition.hints:
+            Shape(definition.hints["return"])
     except Exception as error:  # noqa: BLE001 - whatever pydantic says of a user's type
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         found = f"{definition.type}: its annotations cannot be converted: {first}"

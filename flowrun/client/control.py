@@ -12,6 +12,7 @@ from flowrun.core.growth import Growth
 from flowrun.core.options import check_name
 from flowrun.core.states import Outcome
 from flowrun.errors import InvalidArguments
+from flowrun.shapes import Misfit, not_stored
 from flowrun.store import control
 from flowrun.store.bulk import By
 from flowrun.store.control import Cancelled
@@ -65,13 +66,13 @@ async def retry_job(client: Client, id: UUID, args: Edit | None, by: By) -> None
     await do(client, lambda connection, settled: control.retry_job(connection, sql, id, args, by, settled))
 
 
-async def decide(client: Client, id: UUID, outcome: Outcome, result: Any, by: By) -> None:
+async def decide(client: Client, id: UUID, type: str, outcome: Outcome, result: Any, by: By) -> None:
     """Give a job its outcome by hand."""
     sql = client.database.sql
     try:
-        text = codec.dump(result, limit=client.settings.max_payload) if outcome is Outcome.SUCCEEDED else None
-    except codec.NotStorable as error:
-        raise InvalidArguments(f"the result cannot be stored: {error}") from None
+        text = client.written_result(type, result) if outcome is Outcome.SUCCEEDED else None
+    except (codec.NotStorable, Misfit) as error:
+        raise InvalidArguments(not_stored(error)) from None
     if text is not None:
         text = client.sealing.json(text, id, "result")
     await do(client, lambda connection, settled: control.decide(connection, sql, id, outcome, text, by, settled))

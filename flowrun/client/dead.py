@@ -96,18 +96,19 @@ class FailedJobs:
         id: UUID | str,
         *,
         args: Mapping[str, Any] | None = None,
+        drop: Sequence[str] = (),
         actor: str | None = None,
         reason: str | None = None,
     ) -> None:
         """Run it again, with all its attempts, and with other arguments if ``args`` are given; in a flow, also what it
-        had skipped.
+        had skipped. Arguments named by ``drop`` are taken out: its handler may not have them any more.
 
         Raises NotFound, or NotPossible if it has not failed.
 
             await app.failed.retry(job.id, args={"order_id": 42, "token": "new"})
         """
         job = await self._client.get_job(as_id(id))
-        await job.retry(args=args, actor=actor, reason=reason)
+        await job.retry(args=args, drop=drop, actor=actor, reason=reason)
 
     async def retry_all(
         self,
@@ -120,25 +121,26 @@ class FailedJobs:
         since: datetime | None = None,
         until: datetime | None = None,
         args: Mapping[str, Any] | None = None,
+        drop: Sequence[str] = (),
         dry_run: bool = False,
         actor: str | None = None,
         reason: str | None = None,
     ) -> builtins.list[UUID]:
         """Run all again that a list with the same filters has, in batches; the ids of those that run again.
 
-        One that cannot (its flow was compensated) is left out. ``args`` replace arguments of each. ``dry_run``: change
+        One that cannot (its flow was compensated) is left out. ``args`` replace arguments of each, those named
+        by ``drop`` are taken out. ``dry_run``: change
         nothing. Raises InvalidArguments, before anything is done, where a handler is known here that does not take
         ``args``.
 
             ids = await app.failed.retry_all(error="TimeoutError", dry_run=True)
         """
         found = await self._pick(type, queue, tag, error, flow, since, until)
-        if args is not None:
-            for known in {row[2] for row in found}:
-                self._client.edited(known, args)
+        for known in {row[2] for row in found}:
+            self._client.edited(known, args, drop)
         if dry_run:
             return [row[0] for row in found]
-        return await bulk.retry(self._client, found, args, By(actor, reason))
+        return await bulk.retry(self._client, found, args, drop, By(actor, reason))
 
     async def discard_all(
         self,

@@ -14,6 +14,7 @@ from uuid import UUID
 import anyio
 
 from flowrun import codec, mint
+from flowrun.client.arguments import edited, plain_part
 from flowrun.client.failures import Calls
 from flowrun.client.failures import to_stored as callback_to_stored
 from flowrun.client.hooks import Hooks
@@ -286,10 +287,18 @@ class Client:
 
         Raises NotReadable.
         """
-        value = None if result is None else codec.load(self.sealing.opened_json(result, id, "result"))
+        if result is None:  # of a node that was skipped, say
+            return None
+        text = self.sealing.opened_json(result, id, "result")
         definition = self.registry.find(type)
-        # No result (of a node that was skipped, say) is none of any type.
-        return value if value is None or definition is None else definition.result(value)
+        return codec.load(text) if definition is None else definition.result(text)
+
+    def written_result(self, type: str, value: Any) -> str:
+        """A result given by hand, as stored. Raises NotStorable, and Misfit where a handler is known that returns
+        something else."""
+        definition = self.registry.find(type)
+        dump = codec.dump if definition is None else definition.returned.dump
+        return dump(value, limit=self.settings.max_payload)
 
     def encode(self, spec: CoreJobSpec[Any], node: str | None) -> Encoded:
         """A job's arguments as stored: bound, checked, converted, references taken out."""
@@ -336,23 +345,12 @@ class Client:
                 type, " or ".join(map(repr, near)),
             )  # fmt: skip
 
-    def edited(self, type: str, args: Mapping[str, Any]) -> Edit:
-        """Arguments to replace in a stored job, as stored: checked and converted where the handler is known.
-
-        Raises InvalidArguments.
-        """
-        where = f"job {type!r}"
-        definition = self.registry.find(type)
-        given = dict(args) if definition is None else definition.some((), args, where)
-        if definition is not None:
-            for name, value in given.items():
-                if not definition.is_plain(name, value):
-                    given[name] = self._converted(definition, name, value, where)
-        try:
-            return Edit(codec.dump(given, limit=self.settings.max_payload), self.sealing)
-        except codec.NotStorable as error:
-            at = f", argument {error.path!r}" if error.path else ", arguments"
-            raise InvalidArguments(f"{where}{at}: {error.reason}") from None
+    def edited(self, type: str, args: Mapping[str, Any] | None, drop: Sequence[str] = ()) -> Edit | None:
+        """Arguments to replace in a stored job, and those to take out. None: no change. Raises InvalidArguments."""
+        if args is None and not drop:
+            return None
+        text, dropped = edited(self.registry.find(type), type, args or {}, drop, self.settings.max_payload)
+        return Edit(text, self.sealing, dropped)
 
     def item(self, spec: CoreJobSpec[R], argument: str | None) -> tuple[CoreJobSpec[R], str]:
         """The job that each item of a map becomes, its other arguments by name, and the argument that is the item."""
@@ -366,8 +364,19 @@ class Client:
             raise InvalidFlow(
                 f"map of {spec.type!r}: argument= must name the argument that receives the item, one that is not given"
             )
+        if definition is not None:
+            where = f"map of {spec.type!r}"
+            given = {name: plain_part(definition, name, value, where) for name, value in given.items()}
         template = CoreJobSpec[R](spec.type, (), given, defaults=spec.defaults, overrides=spec.overrides)
         return template, argument
+
+    def items(self, spec: CoreJobSpec[Any], argument: str, over: Any) -> Any:
+        """What a map is over; where that is known, each item as an argument of its job. Raises InvalidArguments."""
+        definition = self.registry.find(spec.type)
+        if definition is None or not isinstance(over, list | tuple):
+            return over
+        where = f"map of {spec.type!r}, item"
+        return [plain_part(definition, argument, item, f"{where} {number}") for number, item in enumerate(over)]
 
     def _plain_arguments(
         self, given: Mapping[str, Any], definition: Definition | None, where: str
@@ -380,28 +389,8 @@ class Client:
             elif definition is None or definition.is_plain(name, value):
                 arguments[name] = value
             else:
-                arguments[name] = self._converted(definition, name, value, where)
+                arguments[name] = definition.plain(name, value, where)
         return arguments, found
-
-    def _converted(self, definition: Definition, name: str, value: Any, where: str) -> Any:
-        """An argument as its annotation says, and then as JSON has it.
-
-        What pydantic would hide is refused: it writes NaN as null, and keys that are not text as text, two as one.
-        """
-        try:
-            odd_keys = codec.probe({name: value})
-        except codec.NotStorable as error:
-            raise InvalidArguments(f"{where}, argument {(error.path or name)!r}: {error.reason}") from None
-        checked = definition.validate(name, value, where)
-        try:
-            plain = definition.to_plain(name, checked)
-        except (ValueError, TypeError, RecursionError) as error:
-            raise InvalidArguments(f"{where}, argument {name!r}: {error}") from None
-        if odd_keys and definition.validate(name, plain, where) != checked:
-            raise InvalidArguments(
-                f"{where}, argument {name!r}: a key that is not text; JSON keys are text, so annotate what they are"
-            )
-        return plain
 
 
 def _given(spec: CoreJobSpec[Any], definition: Definition | None, where: str) -> Mapping[str, Any]:

@@ -31,6 +31,8 @@ class Handler(Generic[P, R_co]):
 
     def __init__(self, definition: Definition, client: Client) -> None:
         functools.update_wrapper(self, definition.function)
+        for name in vars(Handler).keys() & vars(self).keys() - {"__module__", "__doc__"}:
+            delattr(self, name)  # an attribute of the function's hides nothing of the handler's
         self._definition = definition
         self._client = client
 
@@ -39,7 +41,7 @@ class Handler(Generic[P, R_co]):
         """The name it is registered by."""
         return self._definition.type
 
-    def job(self, *args: P.args, **kwargs: P.kwargs) -> JobSpec[R_co]:
+    def job(self, /, *args: P.args, **kwargs: P.kwargs) -> JobSpec[R_co]:
         """A job of this type with these arguments, to be given options, dispatched, or added to a flow.
 
         spec = charge_payment.job(order_id=1, token="t").options(priority=1)
@@ -90,7 +92,7 @@ class Handler(Generic[P, R_co]):
         definition.on_failure = callback
         return Handler(callback, self._client)
 
-    async def dispatch(self, *args: P.args, **kwargs: P.kwargs) -> JobRun[R_co]:
+    async def dispatch(self, /, *args: P.args, **kwargs: P.kwargs) -> JobRun[R_co]:
         """Store a job of this type; it takes the handler's own arguments and nothing else.
 
         When it returns, the job is committed. Raises InvalidArguments.
@@ -100,7 +102,7 @@ class Handler(Generic[P, R_co]):
         """
         return await self.job(*args, **kwargs).dispatch()
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself: a handler stays testable as a function."""
         return self._definition.function(*args, **kwargs)
 

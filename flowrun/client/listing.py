@@ -277,6 +277,7 @@ class Jobs:
         since: datetime | None = None,
         until: datetime | None = None,
         args: Mapping[str, Any] | None = None,
+        drop: Sequence[str] = (),
         dry_run: bool = False,
         actor: str | None = None,
         reason: str | None = None,
@@ -284,7 +285,8 @@ class Jobs:
         """Run all handlers' jobs again that pass the filters and failed, or were cancelled; the ids of those that do.
 
         In a flow, what was skipped because of them is decided again. Those that were discarded are left out, and those
-        whose flow was compensated. ``args`` replace arguments of each. Raises InvalidArguments.
+        whose flow was compensated. ``args`` replace arguments of each, those named
+        by ``drop`` are taken out. Raises InvalidArguments.
 
             await app.jobs.retry(type="send_email", since=yesterday, dry_run=True)
         """
@@ -295,7 +297,7 @@ class Jobs:
         )
         if dry_run:
             return [row[0] for row in found]
-        return await bulk.retry(self._client, found, args, By(actor, reason))
+        return await bulk.retry(self._client, found, args, drop, By(actor, reason))
 
     async def delete(
         self,

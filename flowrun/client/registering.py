@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 from flowrun.client.handlers import Handler, as_register
 from flowrun.core import options as job_options
 from flowrun.core.options import JobOptions
+from flowrun.errors import ConfigurationError
 from flowrun.registry import define
 
 if TYPE_CHECKING:
@@ -69,6 +70,9 @@ class Registering:
         """
         if callable(function):
             return self._register(function, None, options, process)
+        if function is not None and not isinstance(function, str):
+            way = "; register a bound method" if isinstance(function, classmethod) else ""
+            raise ConfigurationError(f"@app.handler takes a function or the name of a type, not {function!r}{way}")
         type: str | None = function
         return as_register(lambda decorated: self._register(decorated, type, options, process))
 

@@ -98,24 +98,32 @@ class JobRun(Generic[R_co]):
         return await control.cancel(self._client, self.id, By(actor, reason))
 
     async def retry(
-        self, *, args: Mapping[str, Any] | None = None, actor: str | None = None, reason: str | None = None
+        self,
+        *,
+        args: Mapping[str, Any] | None = None,
+        drop: Sequence[str] = (),
+        actor: str | None = None,
+        reason: str | None = None,
     ) -> None:
         """Run the job again, which has failed or was cancelled, with all its attempts.
 
-        In a flow, what was skipped because of it is decided again too. ``args`` replace arguments. Raises NotPossible
-        if it has not failed, InvalidArguments where its handler is known here and does not take them.
+        In a flow, what was skipped because of it is decided again too. ``args`` replace arguments, those named by
+        ``drop`` are taken out. Raises NotPossible if it has not failed,
+        InvalidArguments where its handler is known here and does not take them.
 
             await run["invoice"].retry(args={"address": "new"}, actor="ann", reason="wrong address")
         """
-        edited = None if args is None else self._client.edited(self.type, args)
+        edited = self._client.edited(self.type, args, drop)
         await control.retry_job(self._client, self.id, edited, By(actor, reason))
 
     async def resolve(self, result: Any = None, *, actor: str | None = None, reason: str | None = None) -> None:
         """Let the job count as succeeded, with ``result``, whatever state it is in. Raises NotPossible if it has.
 
+        The result is what its handler would return, where that is known here: InvalidArguments if it is not.
+
         A running handler is interrupted; what the job's failure skipped is decided again.
         """
-        await control.decide(self._client, self.id, Outcome.SUCCEEDED, result, By(actor, reason))
+        await control.decide(self._client, self.id, self.type, Outcome.SUCCEEDED, result, By(actor, reason))
 
     async def explain(self) -> Explanation:
         """Why the job is not running: ``print(await run.explain())``."""
@@ -123,7 +131,7 @@ class JobRun(Generic[R_co]):
 
     async def skip(self, *, actor: str | None = None, reason: str | None = None) -> None:
         """Let the job be skipped, whatever state it is in. Raises NotPossible if it has succeeded or was skipped."""
-        await control.decide(self._client, self.id, Outcome.SKIPPED, None, By(actor, reason))
+        await control.decide(self._client, self.id, self.type, Outcome.SKIPPED, None, By(actor, reason))
 
     async def _error(self, row: OutcomeRow) -> Exception:
         error = error_of(self._client.sealing, row.error, row.id)
@@ -253,18 +261,25 @@ class FlowRun:
         self,
         *,
         args: Mapping[str, Mapping[str, Any]] | None = None,
+        drop: Mapping[str, Sequence[str]] | None = None,
         actor: str | None = None,
         reason: str | None = None,
     ) -> int:
         """Run the failed nodes again, and decide again what was skipped because of them; finished work is kept.
 
-        Cancelled nodes count as failed. ``args`` replace arguments, by node. Returns how many nodes run again; 0 if
+        Cancelled nodes count as failed. ``args`` replace arguments, by node; those that ``drop``
+        names, by node, are taken out. Returns how many nodes run again; 0 if
         none had failed. Raises NotPossible if the flow was compensated.
 
             await run.retry(args={"invoice": {"address": "new"}}, actor="ann")
         """
-        edited = {self[name].id: self._client.edited(self[name].type, given) for name, given in (args or {}).items()}
-        return await control.retry(self._client, self.id, edited, By(actor, reason))
+        args, drop = args or {}, drop or {}
+        edits = {
+            self[name].id: self._client.edited(self[name].type, args.get(name), drop.get(name, ()))
+            for name in {**args, **drop}
+        }
+        given = {id: edit for id, edit in edits.items() if edit is not None}
+        return await control.retry(self._client, self.id, given, By(actor, reason))
 
     async def signal(
         self, name: str, value: Any = None, *, actor: str | None = None, reason: str | None = None

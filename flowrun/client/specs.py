@@ -94,7 +94,15 @@ class Flow(core_flow.Flow):
         spec = handler if isinstance(handler, core_job.JobSpec) else handler.item()
         client = _client(spec._dispatcher or self._dispatcher, f"job {spec.type!r}")
         template, item = client.item(spec, argument)
-        return self._map(template, over, item, after=after, name=name, optional=optional, on_error=on_error)
+        return self._map(
+            template,
+            client.items(template, item, over),
+            item,
+            after=after,
+            name=name,
+            optional=optional,
+            on_error=on_error,
+        )
 
 
 def _client(dispatcher: Any, what: str) -> Client:

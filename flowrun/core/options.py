@@ -9,6 +9,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, cast
 
 from flowrun.core.backoff import Backoff, from_dict, steps
+from flowrun.core.naming import qualified
 from flowrun.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -247,11 +248,6 @@ def check_retention(retention: object, where: str) -> Retention:
 def stored_backoff(stored: Mapping[str, Any]) -> Backoff | None:
     """The backoff that ``to_stored`` wrote, if any."""
     return from_dict(stored["backoff"]) if "backoff" in stored else None
-
-
-def qualified(kind: type[BaseException]) -> str:
-    """The name an exception type is stored and recognised by; nothing is ever imported by it."""
-    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 class _Refused(Exception):

@@ -47,11 +47,21 @@ class Reference:
             raise AttributeError(name)
         return self[name]
 
-    def __iter__(self) -> NoReturn:
-        raise InvalidFlow(f"{self!r} is known only when the flow runs: it cannot be iterated while the flow is written")
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise InvalidFlow(
+            f"{self!r} is known only when the flow runs: it is no value yet, and no text or number can be made of it "
+            f"while the flow is written; pass {self!r} itself as an argument, and do it in the handler"
+        )
 
-    def __bool__(self) -> NoReturn:
-        raise InvalidFlow(f"{self!r} is known only when the flow runs: it cannot be tested while the flow is written")
+    __str__ = __format__ = __bytes__ = __int__ = __float__ = __complex__ = __index__ = _refuse
+    __bool__ = __iter__ = __len__ = __contains__ = __reversed__ = __next__ = __hash__ = __call__ = _refuse
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __matmul__ = __rmatmul__ = _refuse
+    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __divmod__ = __rdivmod__ = _refuse
+    __pow__ = __rpow__ = __lshift__ = __rlshift__ = __rshift__ = __rrshift__ = _refuse
+    __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = _refuse
+    __neg__ = __pos__ = __abs__ = __invert__ = __round__ = __trunc__ = __floor__ = __ceil__ = _refuse
+    __setitem__ = __delitem__ = _refuse
 
     def __repr__(self) -> str:
         """As it was written."""

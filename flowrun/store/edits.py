@@ -13,20 +13,22 @@ from flowrun.store.statement import Statements
 
 
 class Edit(NamedTuple):
-    """Arguments that take the place of those stored."""
+    """Arguments that take the place of those stored, or are taken out."""
 
     text: str
     """By name, as JSON."""
     sealing: Sealing = PLAIN
+    drop: Sequence[str] = ()
+    """Names of arguments that are taken out."""
 
 
 async def edit(connection: Connection, sql: Statements, ids: Sequence[UUID], edit: Edit) -> None:
-    """Replace arguments of each of ``ids``. Raises NotReadable where they are encrypted and cannot be opened.
+    """Replace and drop arguments of each of ``ids``. Raises NotReadable where they are encrypted and cannot be opened.
 
     What is encrypted is opened, changed and sealed again here; the rest the database does in one statement.
     """
     if not edit.sealing.active:
-        done = await connection.fetch(sql["edit_args"], ids, edit.text)
+        done = await connection.fetch(sql["edit_args"], ids, edit.text, list(edit.drop))
         if len(done) == len(ids):
             return
     given = codec.load(edit.text)
@@ -34,6 +36,7 @@ async def edit(connection: Connection, sql: Statements, ids: Sequence[UUID], edi
     texts = []
     for id, kind, args, failed in found:
         known = rows.opened_args(edit.sealing, kind, args, id, failed)
-        texts.append(rows.sealed_args(edit.sealing, kind, {**known, **given}, id, failed))
+        edited = {name: value for name, value in {**known, **given}.items() if name not in edit.drop}
+        texts.append(rows.sealed_args(edit.sealing, kind, edited, id, failed))
     if found:
-        await connection.execute(sql["set_args"], [row[0] for row in found], texts, list(given))
+        await connection.execute(sql["set_args"], [row[0] for row in found], texts, [*given, *edit.drop])

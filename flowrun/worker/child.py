@@ -7,7 +7,9 @@ It talks to its worker over a socket, in frames of JSON: four bytes of length, t
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import inspect
 import logging
 import os
 import queue
@@ -25,11 +27,12 @@ from uuid import UUID
 
 from flowrun import codec, importable
 from flowrun.context import DONE, Job, Parents
-from flowrun.core.options import qualified
+from flowrun.core.outcome import says
 from flowrun.core.parents import Ancestor
 from flowrun.core.parents import Parents as Found
-from flowrun.errors import Discard, FlowrunError, InvalidArguments, NotReadable, NotStorable, Retry, Snooze
+from flowrun.errors import FlowrunError, NotStorable, Retry, Snooze
 from flowrun.registry import Definition, define
+from flowrun.shapes import Misfit, not_stored
 from flowrun.worker.failures import describe
 
 LENGTH = struct.Struct(">I")
@@ -128,12 +131,18 @@ class Child:
         if definition.job_parameter is not None:
             arguments[definition.job_parameter] = _job(request["job"], _Services(self._link))
         value = definition.function(**arguments)
+        if inspect.isawaitable(value):  # a decorator may hide that the function is async
+            value = asyncio.run(_awaited(value))
         try:
-            return {"result": codec.dump_as(value, definition.to_plain_result, limit=request["max_payload"])}
-        except NotStorable as error:
-            at = f" at {error.path!r}" if error.path else ""
-            reason = f"the result cannot be stored{at}: {error.reason}"
-            return {"failed": {"failure": ["flowrun.ResultNotStorable", reason, None, None], "final": True}}
+            return {"result": definition.returned.dump(value, limit=request["max_payload"])}
+        except (NotStorable, Misfit) as error:
+            reason = not_stored(error)
+            failure = ["flowrun.ResultNotStorable", reason, None, None]
+            return {"failed": {"failure": failure, "said": [[[], "discard", None]]}}
+
+
+async def _awaited(value: Awaitable[Any]) -> Any:
+    return await value
 
 
 class _Services:
@@ -190,8 +199,7 @@ def _told(error: BaseException, limit: int) -> dict[str, Any]:
     return {
         # Masked and cut by the worker: what is masked must be whole.
         "failure": list(describe(error, 4 * limit, str)),
-        "kinds": [qualified(kind) for kind in type(error).__mro__],
-        "final": isinstance(error, Discard | InvalidArguments | NotReadable | NotStorable),
+        "said": [[sorted(one.kinds), one.asks, one.delay] for one in says(error)],
         "again": again,
     }
 

@@ -21,7 +21,7 @@ import anyio
 from flowrun import codec, importable
 from flowrun.context import Job
 from flowrun.core.attempt import Claimed, Failure
-from flowrun.core.outcome import RaisedElsewhere
+from flowrun.core.outcome import RaisedElsewhere, Said
 from flowrun.core.parents import Ancestor
 from flowrun.errors import ConfigurationError, ProcessDied, Retry, Snooze
 from flowrun.guarded import sheltered
@@ -99,9 +99,10 @@ class Process:
             raise ProcessDied(f"a process could not import the handler's module within {START:.0f} s and was killed")
         self.loaded.add(definition.type)
 
-    async def run(self, request: Mapping[str, Any], report: Report) -> Any:
-        """What the handler returned. Raises RaisedElsewhere, Retry, Snooze or ProcessDied."""
-        return codec.load((await self._ask(request, report))["result"])
+    async def run(self, request: Mapping[str, Any], report: Report) -> str:
+        """What the handler returned, as JSON. Raises RaisedElsewhere, Retry, Snooze or ProcessDied."""
+        result: str = (await self._ask(request, report))["result"]
+        return result
 
     async def watch(self) -> None:
         """Return when it has ended. Its own children may hold the socket open: it is closed for it."""
@@ -278,7 +279,8 @@ def _raised(told: Mapping[str, Any]) -> Exception:
         case ["retry", delay, reason]:
             return Retry(delay, reason)
         case _:
-            return RaisedElsewhere(Failure(*told["failure"]), frozenset(told.get("kinds", ())), told["final"])
+            said = [Said(frozenset(kinds), asks, delay) for kinds, asks, delay in told["said"]]
+            return RaisedElsewhere(Failure(*told["failure"]), said)
 
 
 def _log(told: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
@@ -28,6 +29,7 @@ from flowrun.redaction import Redact
 from flowrun.registry import Definition, Registry
 from flowrun.sealing import PLAIN, Sealing, foreign
 from flowrun.sealing.attempts import opened
+from flowrun.shapes import Misfit, not_stored
 from flowrun.worker.failures import AttemptEnded, AttemptTimeout, cause_of, describe
 from flowrun.worker.processes import Processes
 from flowrun.worker.tasks import cancelled_by
@@ -114,16 +116,12 @@ class Runner:
                 return _over(job)
             return _stopped(job) if job.interrupted else self._failed(job, rules, error)
         try:
-            result = (
-                "null" if value is None else codec.dump_as(value, definition.to_plain_result, limit=self._max_payload)
-            )
+            result = "null" if value is None else definition.returned.dump(value, limit=self._max_payload)
             if more is None:
                 return Success(job.id, job.lease, job.attempt, result)
             return Ending(job.id, job.lease, job.attempt, Outcome.SUCCEEDED, result, more=more, flow_id=more.grows)
-        except codec.NotStorable as error:
-            at = f" at {error.path!r}" if error.path else ""
-            reason = f"the result cannot be stored{at}: {error.reason}"
-            return self._over(job, Failure("flowrun.ResultNotStorable", reason, None))
+        except (codec.NotStorable, Misfit) as error:
+            return self._over(job, Failure("flowrun.ResultNotStorable", not_stored(error), None))
 
     def _cancelled(self, job: Claimed, rules: Policy, error: asyncio.CancelledError) -> Ending:
         """The end of an attempt that flowrun did not cancel: its own code did, or somebody who had its task."""
@@ -180,8 +178,13 @@ class Runner:
         arguments = self._arguments(job, definition, rules)
         call: Callable[[], Any] = partial(definition.function, **arguments)
         if definition.threaded:
-            call = partial(self._threads.run, partial(_unless_held_up, job, call), job)
+            call = partial(self._call_in_thread, partial(_unless_held_up, job, call), job)
         return await self._within(job, rules, call, arguments.get(definition.job_parameter or ""))
+
+    async def _call_in_thread(self, call: Callable[[], Any], job: Claimed) -> Any:
+        """A decorator may hide that the function is async: what it returns is awaited here, on the loop."""
+        value = await self._threads.run(call, job)
+        return await value if inspect.isawaitable(value) else value
 
     async def _call_in_process(self, job: Claimed, definition: Definition, rules: Policy) -> Any:
         """The attempt's time begins when a process is there that has imported the handler."""
@@ -189,7 +192,11 @@ class Runner:
         context = _context(job, rules, self._services(job))
         async with self._processes.one(definition) as process:
             _unless_held_up(job)
-            call = partial(process.run, self._processes.request(definition, args, context, job), context.progress)
+            request = self._processes.request(definition, args, context, job)
+
+            async def call() -> Any:
+                return definition.result(await process.run(request, context.progress))
+
             return await self._within(job, rules, call, context)
 
     async def _within(self, job: Claimed, rules: Policy, call: Callable[[], Any], context: Job | None) -> Any:
@@ -231,7 +238,7 @@ class Runner:
             except BaseException as broken:  # noqa: BLE001 - a user's own backoff function
                 return self._over(job, self._describe(broken))
         if isinstance(following, Again):
-            kept = None if issubclass(type(error), Snooze) else failure
+            kept = None if following.attempts_used < job.attempt else failure
             if kept is not None:
                 logger.warning(
                     "job %s (%s) attempt %d failed, next in %.1f s: %s",

@@ -17,6 +17,7 @@ from flowrun.context import DONE
 from flowrun.core.attempt import Claimed
 from flowrun.errors import FlowrunError, NotStorable
 from flowrun.registry import Returned, is_async
+from flowrun.shapes import Misfit
 from flowrun.store import memory
 from flowrun.worker.threads import Threads
 from flowrun.worker.transaction import JobTransaction
@@ -136,18 +137,22 @@ class JobServices:
 
     def _dump(self, value: Any, name: str, returned: Returned) -> str:
         try:
-            return codec.dump_as(value, returned.plain, limit=self._max_payload)
+            return returned.dump(value, limit=self._max_payload)
+        except Misfit as error:
+            raise _misfit(name, error) from None
         except NotStorable as error:
             raise NotStorable(error.path, error.reason, what=f"the value of step {name!r}") from None
 
 
 def _back(text: str, name: str, returned: Returned) -> Any:
     try:
-        return returned.back(codec.load(text))
-    except ValueError as error:
-        raise FlowrunError(
-            f"the value of step {name!r} does not fit what its function says it returns: {error}"
-        ) from None
+        return returned.load(text)
+    except Misfit as error:
+        raise _misfit(name, error) from None
+
+
+def _misfit(name: str, error: Misfit) -> FlowrunError:
+    return FlowrunError(f"the value of step {name!r} does not fit what its function says it returns: {error}")
 
 
 ServicesOf = Callable[[Claimed], JobServices]

@@ -6,14 +6,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
-from flowrun import codec, crash
+from flowrun import crash
 from flowrun.client.control import tell
 from flowrun.client.dispatch import Client
 from flowrun.client.outbox import AttemptOutbox
 from flowrun.client.shield import shielded
 from flowrun.core.attempt import Claimed, Ending
 from flowrun.core.states import Outcome
-from flowrun.errors import FlowrunError, LeaseLost
+from flowrun.errors import FlowrunError, LeaseLost, NotStorable
+from flowrun.shapes import Misfit, not_stored
 from flowrun.store import settle
 from flowrun.store.finish import Settled
 from flowrun.store.pool import LOST
@@ -53,7 +54,10 @@ class JobTransaction:
         if self._settled is not None:
             raise FlowrunError("complete() was called before in this transaction: a job is settled once")
         definition = self._client.registry.get(job.type)
-        text = codec.dump_as(result, definition.to_plain_result, limit=self._max_payload)
+        try:
+            text = definition.returned.dump(result, limit=self._max_payload)
+        except Misfit as error:
+            raise NotStorable(error.path, not_stored(error)) from None
         more = None
         if isinstance(job.outbox, AttemptOutbox):
             more = job.outbox.sealed()

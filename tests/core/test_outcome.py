@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import pytest
 
@@ -38,10 +39,8 @@ def rules(attempts: int = 3, **more) -> Policy:
         (Retry(0.5), 3, OVER),
         (Snooze(60), 1, Again(60.0, 0)),
         (Snooze(60), 3, Again(60.0, 2)),
-        (Retry(-5), 1, Again(0.0, 1)),
-        (Snooze(-5), 1, Again(0.0, 0)),
-        (Retry(float("nan")), 1, Again(0.0, 1)),
-        (Snooze(float("inf")), 1, Again(100 * 366 * 86_400.0, 0)),
+        (Snooze(1e300), 1, Again(100 * 366 * 86_400.0, 0)),
+        (Retry(timedelta(minutes=1)), 1, Again(60.0, 1)),
     ],
 )
 def test_what_follows(error: BaseException, attempt: int, follows: object) -> None:
@@ -69,7 +68,7 @@ def test_jitter_moves_the_backoff_and_not_what_the_handler_asked_for() -> None:
 
 
 def test_a_function_is_a_backoff_and_its_nonsense_does_no_harm() -> None:
-    for answer, delay in ((4, 4.0), (-4, 0.0), (float("nan"), 0.0), (1e300, 100 * 366 * 86_400.0)):
+    for answer, delay in ((4, 4.0), (10**400, 100 * 366 * 86_400.0), (1e300, 100 * 366 * 86_400.0)):
         assert decide(ValueError(), 2, Policy(backoff=lambda attempt, answer=answer: answer), 0.3) == Again(delay, 2)
 
 

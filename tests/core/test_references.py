@@ -48,7 +48,7 @@ def test_private_names_are_no_paths() -> None:
     with pytest.raises(AttributeError):
         _ = Reference(A)._private
     deepcopy([1])
-    assert not hasattr(Reference(A), "__len__")
+    assert not hasattr(Reference(A), "__length_hint__")
 
 
 def test_taken_out_at_any_depth() -> None:
@@ -146,3 +146,22 @@ def test_out_and_in_again_gives_the_same(arguments: dict[str, Any], data: st.Dat
 def test_a_nodes_result_is_a_reference() -> None:
     node = Flow("f").add(JobSpec("a"))
     assert references([node.result["id"]]) == [(node, ("id",))]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        str, int, float, hash, abs, round, complex, bytes, list, bool, sorted, set,
+        lambda r: f"{r} cents", lambda r: f"{r.cents:>5}", lambda r: "a" + str(r), lambda r: r + 1,
+        lambda r: 1 - r, lambda r: "total: " + r, lambda r: r == 1, lambda r: r != 1, lambda r: r < 1, lambda r: 1 >= r,
+        lambda r: 1 in r, lambda r: r in [1, 2], lambda r: {r: 1}, lambda r: -r, lambda r: r % 2, lambda r: r | None,
+        lambda r: r.model_dump(), lambda r: ",".join(str(part) for part in [r]), lambda r: range(r), lambda r: [1][r],
+    ],
+)  # fmt: skip
+def test_nothing_is_made_of_what_is_not_known_yet_and_the_way_out_is_said(use: Any) -> None:
+    with pytest.raises(InvalidFlow, match=r"a\.result.*known only when the flow runs.*in the handler"):
+        use(Reference(A))
+
+
+def test_it_is_shown_for_whoever_looks_for_a_mistake() -> None:
+    assert f"{Reference(A)['cents']!r}" == "a.result['cents']"

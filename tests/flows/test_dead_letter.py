@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from flowrun import ConfigurationError, NotFound, NotPossible
+from flowrun import ConfigurationError, Flowrun, InvalidArguments, NotFound, NotPossible
 
 
 class Refused(Exception):
@@ -133,3 +133,56 @@ async def test_discarding(app, charge, connection) -> None:
         assert [(e.verb, e.reason) for e in await runs[0].audit()] == [("discard", "paid by hand")]
         await runs[0].retry(args={"order_id": 5, "token": "good"})
         assert await runs[0].result(timeout=10) == "paid 5"
+
+
+async def test_arguments_of_a_retry_can_be_dropped(app, dsn) -> None:
+    """One that a release has removed, or that was added by mistake where the handler is not known."""
+    elsewhere = Flowrun(dsn)
+
+    @app.handler("pay", attempts=1)
+    async def pay(order: int, note: str = "") -> str:
+        if order < 0:
+            raise ValueError("no such order")
+        return f"{order}{note}"
+
+    async with app.worker(concurrency=1), elsewhere:
+        first = await elsewhere.job("pay", {"order": -1}).dispatch()
+        await first.wait(timeout=10)
+        await elsewhere.failed.retry(first.id, args={"order": 7, "card": 1})  # who does not know it cannot check
+        assert "card" in str((await first.wait(timeout=10)).error)
+        with pytest.raises(InvalidArguments, match="card"):
+            await app.failed.retry(first.id, args={"card": 2})
+        with pytest.raises(InvalidArguments, match="needs argument 'order'"):
+            await app.failed.retry(first.id, drop=["order"])
+        with pytest.raises(InvalidArguments, match="'order' is to be replaced and dropped"):
+            await app.failed.retry(first.id, args={"order": 2}, drop=["order"])
+        with pytest.raises(InvalidArguments, match="list of names"):
+            await app.failed.retry(first.id, drop="card")
+        await app.failed.retry(first.id, drop=["card", "never there"])
+        assert await first.result(timeout=10) == "7"
+
+        many = [await elsewhere.job("pay", {"order": 1, "card": n}).dispatch() for n in range(2)]
+        for run in many:
+            await run.wait(timeout=10)
+        assert len(await app.failed.retry_all(type="pay", drop=["card"], args={"note": "!"})) == 2
+        assert [await run.result(timeout=10) for run in many] == ["1!", "1!"]
+
+
+async def test_arguments_of_a_node_can_be_dropped(app, dsn) -> None:
+    @app.handler("pay", attempts=1)
+    async def pay(order: int) -> int:
+        return order
+
+    @app.handler("made")
+    async def made() -> int:
+        return 5
+
+    elsewhere = Flowrun(dsn)
+    flow = elsewhere.flow("f")
+    first = flow.add(elsewhere.job("made"), name="first")
+    flow.add(elsewhere.job("pay", {"order": 3, "card": first.result}), name="second")
+    async with app.worker(concurrency=1), elsewhere:
+        run = await flow.dispatch()
+        assert (await run.wait(timeout=10)).nodes["second"].state == "failed"
+        assert await run.retry(drop={"second": ["card"]}) == 1
+        assert await run.result(timeout=10) == 3

@@ -1,5 +1,5 @@
 -- Other arguments for jobs that run again, as edit_args.sql, where they were put together outside the database.
---   $1 uuid[] jobs  $2 text[] all their arguments (JSON)  $3 text[] names of those that were replaced
+--   $1 uuid[] jobs  $2 text[] all their arguments (JSON)  $3 text[] names of those that were replaced or taken out
 -- Locks: the jobs' rows; their `finished` rows are held, or their flow.
 update flowrun.jobs
 set
