@@ -89,6 +89,8 @@ class Faults:
             "worker started twice": self._twin,
             "schedules' clock steps back": self._step_back,
             "handler's process killed": self._kill_child,
+            "poison job": self._poison,
+            "foreign error": self._foreign_error,
         }
         if self.pooler is not None:
             kinds["pooler killed"] = self._kill_pooler
@@ -251,6 +253,9 @@ class Faults:
     async def _killing_job(self) -> list[int] | None:
         return await self._dispatch("killing")
 
+    async def _poison(self) -> list[int] | None:
+        return await self._dispatch("poison")
+
     async def _dispatch(self, kind: str, **more: float) -> list[int] | None:
         self.number += 1
         number = -self.number
@@ -375,6 +380,39 @@ class Faults:
         # What somebody does to the others costs no worker its leases, unless it is of the version before.
         return [EVERYBODY] if table == "workers" else [member.pid for member in self.fleet.workers if member.old]
 
+    async def _foreign_error(self) -> list[int] | None:
+        """Whatever is written into one of flowrun's tables is refused for a while, with an error that nobody foresaw."""
+        table, code = self.random.choice(TABLES), self.random.choice(CODES)
+        connection = await asyncpg.connect(self.server.dsn, timeout=5, server_settings={"statement_timeout": "10s"})
+        try:
+            before = await connection.fetchval(REFUSED)
+            await connection.execute(
+                f"create or replace trigger foreign_error before insert or update or delete on flowrun.{table}"
+                f" for each statement execute function chaos.refuse('{code}')"
+            )
+            try:
+                await asyncio.sleep(self.random.uniform(0.5, 2.5))
+            finally:
+                await self._drop(table)
+            return [EVERYBODY] if await connection.fetchval(REFUSED) > before else None
+        finally:
+            connection.terminate()
+
+    async def _drop(self, table: str) -> None:
+        """Take the trigger away, whatever else happens to the server meanwhile."""
+        for _ in range(400):
+            try:
+                connection = await asyncpg.connect(
+                    self.server.dsn, timeout=5, server_settings={"statement_timeout": "10s"}
+                )
+                try:
+                    await connection.execute(f"drop trigger if exists foreign_error on flowrun.{table}")
+                finally:
+                    connection.terminate()
+                return
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+                await asyncio.sleep(0.1)
+
     async def _use_up(self) -> list[int] | None:
         held, refused = [], False
         try:
@@ -411,6 +449,23 @@ class Faults:
             connection.terminate()
 
 
+TABLES = [
+    "workers",
+    "leases",
+    "blocked",
+    "finished",
+    "jobs",
+    "ready",
+    "scheduled",
+    "edges",
+    "attempts",
+    "keys",
+    "slots",
+]
+CODES = ["XX000", "53100", "53200", "58030", "P0001", "42501", "57014", "40P01", "0A000"]
+"""An internal error, a full disk, no memory, an I/O error, a trigger's own, a right that was taken, and the like."""
+REFUSED = "select last_value from chaos.refusals"
+"""A sequence: what is refused is rolled back, and it is not."""
 ORPHANED = 10.0
 """Seconds after the end of a worker that the processes of its handlers have to end."""
 STATEMENT_TIMEOUT = 2.0

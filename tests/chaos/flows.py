@@ -32,6 +32,7 @@ KINDS = {
     "failing": 3,
     "debounced": 4,
     "throttled": 4,
+    "misbehaving": 4,
 }
 """How often each kind is dispatched, in relation to the others."""
 

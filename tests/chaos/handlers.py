@@ -18,7 +18,7 @@ from uuid import uuid4
 import asyncpg
 
 from flowrun import ConfigurationError, Flow, Flowrun, Job, JobError, backoff
-from tests.chaos import computing
+from tests.chaos import computing, misbehaving
 from tests.chaos.journal import Journal
 from tests.model import playing, wild
 from tests.model.playing import Playground
@@ -29,6 +29,12 @@ TABLES = """
 create schema if not exists chaos;
 create table if not exists chaos.effects (job uuid not null, attempt integer not null);
 create table if not exists chaos.orders (number bigint primary key);
+create sequence if not exists chaos.refusals;
+create or replace function chaos.refuse() returns trigger language plpgsql as $$
+begin
+    perform nextval('chaos.refusals');
+    raise exception 'refused by chaos' using errcode = tg_argv[0];
+end $$;
 """
 """What handlers and dispatchers write themselves, in transactions with flowrun's writes."""
 
@@ -119,6 +125,7 @@ def register(app: Flowrun, journal: Journal, place: Path) -> None:
     _relays(app, journal)
     _singles(app, journal)
     _failing(app, journal)
+    misbehaving.register(app, journal, told)
     with contextlib.suppress(ConfigurationError, TypeError):  # an older version has no processes
         app.handler("compute", process=True, attempts=40, timeout=computing.TIMEOUT, backoff=backoff.constant(0.05))(
             computing.compute

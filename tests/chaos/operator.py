@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from flowrun import Flowrun
+from flowrun import FlowRun, Flowrun
 from tests.chaos import handlers, pruning
 from tests.chaos.journal import Journal
 from tests.chaos.worker import OPTIONS, Settings, begin
@@ -59,7 +59,10 @@ class Operator:
             return "prune", app.prune
         run = await app.get_flow(random.choice(ids))
         node = random.choice(sorted((await run.status()).nodes))
+        if random.random() < 0.3:
+            await self._nearly_ended(run)
         verbs: dict[str, Callable[[], Awaitable[Any]]] = {
+            "add": lambda: run.add(app.job("wild-act"), name=f"added {random.randrange(1000)}"),
             "cancel": lambda: run.cancel(compensate=random.random() < 0.7),
             "cancel node": lambda: run[node].cancel(),
             "retry": run.retry,
@@ -70,6 +73,14 @@ class Operator:
         }
         name = random.choice(list(verbs))
         return name, verbs[name]
+
+    async def _nearly_ended(self, run: FlowRun) -> None:
+        """Wait for the moment in which the flow's last node has ended, or is about to: verbs meet its end there."""
+        for _ in range(40):
+            status = await run.status()
+            if sum(node.finished_at is None for node in status.nodes.values()) <= 1:
+                return
+            await asyncio.sleep(0.02)
 
 
 async def main(settings: Settings) -> None:

@@ -124,4 +124,23 @@ def paused(evidence: Evidence) -> Iterator[Said]:
                     yield "pause", f"began {late:.1f} s after its queue was paused: {attempt}", UUID(attempt.job)
 
 
-CHECKS = [processes, debounced, throttled, callbacks, paused]
+def poison(evidence: Evidence) -> Iterator[Said]:
+    """What kills its worker each time is given up in the end, and nothing else is."""
+    for id, row in evidence.jobs.items():
+        gave_up = row["outcome"] == 2 and row["error_type"] == "flowrun.WorkerLost"
+        if row["type"] == "poison" and not gave_up:
+            yield "poison", f"is not given up: {dict(row)}", id
+        elif gave_up and row["type"] != "poison":
+            yield "poison", f"harms no worker, and is given up: {dict(row)}", id
+
+
+def misbehaving(evidence: Evidence) -> Iterator[Said]:
+    """Handlers that cancel themselves and more succeed once they behave; nothing of an attempt is left in the next."""
+    for line in journal.of(evidence.lines, "leaked"):
+        yield "context", f"an attempt found what another has set: {line}", UUID(line.about["job"])
+    for id, row in evidence.jobs.items():
+        if row["type"] == "misbehaving" and row["outcome"] != 1:
+            yield "misbehaving", f"has not succeeded: {dict(row)}", id
+
+
+CHECKS = [processes, debounced, throttled, callbacks, paused, poison, misbehaving]

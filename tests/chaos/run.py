@@ -93,7 +93,7 @@ class Report:
             return []
         lines = Counter(line.event for line in self.evidence.lines)
         wanted = {
-            "kills itself": 0.8 * self.injected["worker killed by its job"],
+            "kills itself": 0.8 * (self.injected["worker killed by its job"] + self.injected["poison job"]),
             "blocks": 0.8 * self.injected["event loop blocked"],
             "paused": self.injected["queue paused"],
             "twin started": self.injected["worker started twice"],

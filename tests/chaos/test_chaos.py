@@ -105,6 +105,7 @@ def job(type: str, **values: Any) -> dict[str, Any]:
         "attempt": 1,
         "token": None,
         "root_id": None,
+        "error_type": None,
     } | values
 
 
@@ -160,6 +161,9 @@ TAMPERED: dict[str, Callable[[Evidence], Evidence]] = {
             "2026-01-01 HINT:  See server log for query details.\n"
         ),
     ),
+    "poison": lambda evidence: added(evidence, job("relay", outcome=2, error_type="flowrun.WorkerLost")),
+    "misbehaving": lambda evidence: added(evidence, job("misbehaving", outcome=2)),
+    "context": lambda evidence: lines(evidence, ("leaked", 1.0, {"job": str(UUID(int=1)), "of": "another"})),
     "I18 changed": lambda evidence: changed(
         evidence, frozen={id: (9,) for id in list(evidence.jobs)[:50] if id not in evidence.audited}
     ),
@@ -168,7 +172,18 @@ TAMPERED: dict[str, Callable[[Evidence], Evidence]] = {
 TOLD: dict[str, list[Callable[[Evidence], list[checker.Problem]]]] = {
     **dict.fromkeys(["ticks lost", "ticks twice", "ticks overlap"], [checker.ticks]),
     **dict.fromkeys(
-        ["pause", "debounce", "throttle", "on_failure", "process result", "process crash"], [checker.of_others]
+        [
+            "pause",
+            "debounce",
+            "throttle",
+            "on_failure",
+            "process result",
+            "process crash",
+            "poison",
+            "misbehaving",
+            "context",
+        ],
+        [checker.of_others],
     ),
     "retention": [checker.pruned],
 }

@@ -45,7 +45,9 @@ class Settings:
 
 
 LEASE = 3.0
-OPTIONS: dict[str, Any] = {"lease": LEASE, "poll": 0.7, "crash_limit": 40}
+CRASHES = 7
+"""As often a job may be lost: more often than faults meet one that is tried apart, so that only what kills is given up."""
+OPTIONS: dict[str, Any] = {"lease": LEASE, "poll": 0.7, "crash_limit": CRASHES}
 PROCESSES = 2
 """For handlers with ``process=True``."""
 
@@ -127,7 +129,7 @@ def begin() -> Settings:
 
 async def main(settings: Settings) -> None:
     from flowrun import Flowrun
-    from tests.chaos import handlers, pruning, ticking
+    from tests.chaos import handlers, misbehaving, pruning, ticking
     from tests.chaos.journal import Journal
 
     place = Path(settings.place)
@@ -140,14 +142,17 @@ async def main(settings: Settings) -> None:
     journal = Journal(place / f"{settings.name}.{os.getpid()}.journal")
     handlers.register(app, journal, place)
     stop = asyncio.Event()
+    task = asyncio.current_task()
+    assert task is not None
+    task.set_name(misbehaving.PROGRAM)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     while True:
         try:
             async with app:
                 async with app.worker(concurrency=8, queues=["default", f"only-{settings.name}"], grace=1.0) as worker:
                     journal.write("works", old=bool(settings.old), skew=settings.skew)
-                    ended = asyncio.create_task(worker.ended())
-                    stopped = asyncio.create_task(stop.wait())
+                    ended = asyncio.create_task(worker.ended(), name=misbehaving.PROGRAM)
+                    stopped = asyncio.create_task(stop.wait(), name=misbehaving.PROGRAM)
                     await asyncio.wait([ended, stopped], return_when=asyncio.FIRST_COMPLETED)
                     journal.write("stops", asked=stop.is_set())
             return
