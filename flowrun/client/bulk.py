@@ -50,7 +50,7 @@ async def cancel(client: Client, found: Sequence[Any], by: By) -> list[UUID]:
             return await store.cancel_singles(connection, sql, ids, by, settled)
         return await store_control.cancel_nodes(connection, sql, root, ids, by, settled)
 
-    return await _each(client, found, verb)
+    return await _each(client, found, verb, steps=True)
 
 
 async def retry(
@@ -105,13 +105,17 @@ async def _sweeps(client: Client, what: Filter, *, dry_run: bool) -> AsyncIterat
         yield swept.removed
 
 
-async def _each(client: Client, found: Sequence[Any], verb: Verb) -> list[UUID]:
-    """Single jobs in batches, those of flows flow by flow. What cannot be done (any more) is left out."""
+async def _each(client: Client, found: Sequence[Any], verb: Verb, *, steps: bool = False) -> list[UUID]:
+    """Single jobs in batches, those of flows flow by flow (with ``steps``: in batches too). What cannot be done is left
+    out.
+
+    A batch is short, so that nobody waits for long behind what it holds.
+    """
     done: list[UUID] = []
     sql = client.database.sql
     for root, rows in _parts(found, 1):
         ids = [row[0] for row in rows]
-        size = BATCH if root is None else len(ids)
+        size = BATCH if steps or root is None else len(ids)
         for start in range(0, len(ids), size):
             some = ids[start : start + size]
             with suppress(NotFound, NotPossible):

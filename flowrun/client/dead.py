@@ -190,8 +190,20 @@ class FailedJobs:
         since: datetime | None,
         until: datetime | None,
     ) -> builtins.list[Any]:
-        return await self._client.database.fetch(
-            "pick_ended", "failed", type, queue, tag, error, as_filter(flow), None, None, since, until, bulk.ALL
+        return await reads.picked(
+            self._client.database,
+            "pick_ended",
+            "failed",
+            type,
+            queue,
+            tag,
+            error,
+            as_filter(flow),
+            None,
+            None,
+            since,
+            until,
+            bulk.ALL,
         )
 
     async def discard(

@@ -261,7 +261,7 @@ class Jobs:
         filters = {"type": type, "queue": queue, "tag": tag, "flow": as_filter(flow), "since": since, "until": until}
         bulk.filtered("app.jobs.cancel", state=state, **filters)
         _check("state", state, sorted(set(get_args(JobState)) - TERMINAL))
-        found = await self._client.database.fetch("pick_open", state, *filters.values())
+        found = await reads.picked(self._client.database, "pick_open", state, *filters.values())
         if dry_run:
             return [row[0] for row in found]
         return await bulk.cancel(self._client, found, By(actor, reason))
@@ -292,8 +292,8 @@ class Jobs:
         """
         _check("state", state, ("failed", "cancelled"))
         ended = (None, None, bulk.ALL)
-        found = await self._client.database.fetch(
-            "pick_ended", state, type, queue, tag, None, as_filter(flow), since, until, *ended
+        found = await reads.picked(
+            self._client.database, "pick_ended", state, type, queue, tag, None, as_filter(flow), since, until, *ended
         )
         if dry_run:
             return [row[0] for row in found]

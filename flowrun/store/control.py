@@ -357,6 +357,8 @@ async def _nothing_to_retry(connection: Connection, sql: Statements, id: UUID) -
 async def open_parents(connection: Connection, sql: Statements, root: UUID, ids: Sequence[UUID]) -> list[UUID]:
     """What jobs, or what is in inner flows, wait for and what may go on when they are decided: the end of the flow must
     wait for it."""
+    if not await connection.fetch(sql["ends"], ids):
+        return [row[0] for row in await connection.fetch(sql["open_parents"], root, ids)]
     graph = await _load(connection, sql, root)
     wanted = set(ids)
     for id in ids:
