@@ -287,9 +287,9 @@ class Layout:
             for when in condition.whens:  # all are needed: they are plain edges
                 self._ask(required, self._parent(node, when), when, cleanup)
         if said.bound is not None:
-            known = {parent for parents in (required, *(parents for _, parents in joins)) for parent, _ in parents}
-            if vertex.kind is Kind.MAP:
-                known.clear()  # without its list it could do nothing: that parent must have succeeded
+            # A map without its list could do nothing: where only a join names its source, that must have succeeded.
+            named = [required] if vertex.kind is Kind.MAP else [required, *(parents for _, parents in joins)]
+            known = {parent for parents in named for parent, _ in parents}
             for source in said.bound.sources:
                 if self._source(node, source) not in known:
                     self._ask(required, source.place, source.succeeded, cleanup)

@@ -88,6 +88,8 @@ def _expand(job: Claimed) -> Attempted:
     except Unresolved as error:
         return _failed(job, str(error).removeprefix("argument 'over': "))
     items = asked["over"]
+    if items is None and None in (job.values or ()):
+        return _failed(job, "a map is over a list; its source did not succeed, so there is none")
     if not isinstance(items, list):
         return _failed(job, f"a map is over a list; its source is {_kind(items)}")
     if not items:

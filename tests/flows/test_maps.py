@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from flowrun import FlowFailed, InvalidArguments, InvalidFlow, NotFound
+from flowrun import FlowFailed, InvalidArguments, InvalidFlow, NotFound, any_of
 
 
 @pytest.fixture
@@ -182,13 +182,29 @@ async def test_items_are_known_by_name_before_they_are_there(app) -> None:
 
 
 @pytest.mark.parametrize("condition", ["finished", "failed"])
-async def test_a_map_needs_its_source_to_succeed_whatever_else_it_waits_for(app, step, double, condition) -> None:
-    """Without a list there is nothing to map over."""
-    for fails in (True, False):
-        flow = app.flow("f")
-        source = flow.add(step("source", given=[1], fail=fails), name="source")
-        flow.map(double, over=source.result["given"], after=getattr(source, condition), name="q")
-        async with app.worker():
-            status = await (await flow.dispatch()).wait(timeout=10)
-        runs = condition == "finished" and not fails
-        assert status["q"].state == ("skipped" if not runs else "failed")  # a step returns its name, which is no list
+@pytest.mark.parametrize("fails", [False, True])
+async def test_what_after_says_of_the_source_holds_for_a_map_too(
+    app, items, double, step, states, condition, fails
+) -> None:
+    flow = app.flow("f")
+    source = flow.add(step("source", fail=True) if fails else items.job([1, 2]), name="source")
+    mapped = flow.map(double, over=source.result, after=getattr(source, condition), name="m")
+    flow.add(items.job("told"), after=mapped.failed, name="told")
+    async with app, app.worker(concurrency=2):
+        run = await flow.dispatch()
+        found = await states(run)
+        status = await run.status()
+    if fails:
+        assert (found["m"], found["told"]) == ("failed", "succeeded")
+        assert "its source did not succeed" in (status["m"].error or "")
+    else:
+        assert found["m"] == ("succeeded" if condition == "finished" else "skipped")
+
+
+async def test_an_item_list_that_only_a_join_names_must_be_there(app, items, double, step, states) -> None:
+    flow = app.flow("f")
+    source = flow.add(items.job([1, 2]), name="source")
+    other = flow.add(step("other"), name="other")
+    flow.map(double, over=source.result, after=any_of(source, other), name="m")
+    async with app, app.worker(concurrency=2):
+        assert set((await states(await flow.dispatch())).values()) == {"succeeded"}

@@ -163,7 +163,7 @@ def _steps(steps: list[Step], prefix: str, entered: bool, above: set[str], life:
         runs = entered or (bool(edges) and all(edge.condition != "finished" for edge in edges))
         runs &= all(_satisfied(edge, steps, prefix, life) for edge in step.after)
         runs &= not step.either or any(_satisfied(edge, steps, prefix, life) for edge in step.either)
-        if step.kind == "map":
+        if step.kind == "map" and all(edge.index != step.over for edge in step.after):
             runs &= _satisfied(Edge(step.over), steps, prefix, life)
         state = _step(step, steps, name, runs, before, life)
         guilty |= state == FAILED and not step.optional
@@ -190,6 +190,9 @@ def _step(step: Step, steps: list[Step], name: str, runs: bool, before: set[str]
     if not runs and f"{name}[0]" not in life.before:
         return life.decide(name, SKIPPED)
     if step.kind == "map":
+        source = life.states[name.removesuffix(step.name) + steps[step.over].name]
+        if source != SUCCEEDED and f"{name}[0]" not in life.before:
+            return life.decide(name, FAILED)  # it was to run all the same, and has no list
         items = steps[step.over].items
         ends = [
             life.decide(
