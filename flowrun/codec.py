@@ -209,3 +209,21 @@ def _check_scalar(item: Any, path: str) -> None:
             raise NotStorable(
                 path, f"{name} cannot be stored as JSON; pass plain data or its text", foreign=True
             ) from None
+
+
+UNREADABLE = {"...": "it cannot be read: nothing that flowrun writes"}
+"""What people are shown where something else stands than can be read."""
+
+
+def look(text: str | None) -> Any:
+    """The value of ``text`` for people, who are to see all else though somebody has stored what cannot be read here."""
+    try:
+        return None if text is None else load(text)
+    except (ValueError, RecursionError):
+        return UNREADABLE
+
+
+def look_into(text: str | None) -> dict[str, Any]:
+    """The same of what should be an object; another value is shown inside of one."""
+    found = look(text)
+    return {} if found is None else found if isinstance(found, dict) else {"...": found}

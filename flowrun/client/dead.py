@@ -174,7 +174,7 @@ class FailedJobs:
     def _shown(self, row: dict[str, Any]) -> FailedJob:
         sealing, id = self._client.sealing, row["id"]
         row["args"] = shown_args(sealing, Kind.HANDLER, row["args"], id, callback_of(row["options"]))
-        row["options"] = codec.load(row["options"] or "{}")
+        row["options"] = codec.look_into(row["options"])
         row["message"] = sealing.shown_text(row["message"], id, "error")
         row["traceback"] = sealing.shown_text(row["traceback"], id, "traceback")
         row["detail"] = shown.detail(sealing, row["detail"], id)

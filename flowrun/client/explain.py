@@ -129,9 +129,9 @@ def _edges(row: dict[str, Any], edges: list[dict[str, Any]]) -> list[str]:
 def _edge(edge: dict[str, Any]) -> str:
     wanted = _ASKED[Condition(edge["condition"])]
     if edge["test"] is not None:
-        test = codec.load(edge["test"])
+        test = codec.look_into(edge["test"])
         if "op" in test:
-            path = ".".join(map(str, test["path"])) or "result"
-            wanted += f" with {path} {test['op']} {test['value']!r}"
+            path = ".".join(map(str, test["path"])) if isinstance(test.get("path"), list) else ""
+            wanted += f" with {path or 'result'} {test['op']} {test.get('value')!r}"
     what = "a join" if edge["kind"] == Kind.JOIN else repr(edge["name"])
     return f"it waits for {what} {wanted}" + (", which runs" if edge["runs"] else "")

@@ -50,6 +50,7 @@ class Gates:
         found = []
         for row in await reads.open_gates(self._client.database, limit):
             asked = rows.shown_args(self._client.sealing, Kind.GATE, row.pop("args"), row["id"])
-            closed = [asked["..."]] if "..." in asked else None
-            found.append(OpenGate(**row, answers=asked.get("answers", closed), default=asked.get("default")))
+            answers = [asked["..."]] if "..." in asked else asked.get("answers")
+            answers = answers if isinstance(answers, list) else None
+            found.append(OpenGate(**row, answers=answers, default=asked.get("default")))
         return found

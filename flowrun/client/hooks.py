@@ -142,7 +142,7 @@ class Hooks:
             error = _stored_error(self._client.sealing, about) if outcome == "failed" else None
             job = Job(
                 id=row["id"], type=row["type"], queue=row["queue"], attempt=row["attempt"], flow_id=row["flow_id"],
-                name=row["name"], priority=row["priority"], tags=tuple(codec.load(row["tags"] or "[]")),
+                name=row["name"], priority=row["priority"], tags=_tags(codec.look(row["tags"])),
             )  # fmt: skip
             yield HookEvent(kind, row["id"], row["name"], outcome, row["finished_at"], job, error, reason)
 
@@ -212,10 +212,10 @@ def _raised(call: Callable[[], Any]) -> BaseException | None:
 
 
 def _shown(job: Claimed) -> Job:
-    stored = codec.load(job.options) if job.options is not None else {}
+    stored = codec.look_into(job.options)
     return Job(
         id=job.id, type=job.type, queue=queue_of(job.queue), attempt=job.attempt, flow_id=job.flow_id, name=job.name,
-        priority=job.priority, tags=tuple(stored.get("tags", ())),
+        priority=job.priority, tags=_tags(stored.get("tags")),
     )  # fmt: skip
 
 
@@ -237,6 +237,10 @@ def _error(sealing: Sealing, job: Claimed, failure: Failure, at: datetime) -> Jo
     )
 
 
+def _tags(stored: Any) -> tuple[str, ...]:
+    return tuple(map(str, stored)) if isinstance(stored, list) else ()
+
+
 def _stored_error(sealing: Sealing, row: Any) -> JobError:
     return JobError(
         row["error_type"] or "",
@@ -252,5 +256,5 @@ def _stored_error(sealing: Sealing, row: Any) -> JobError:
         row["attempt"],
         row["finished_at"],
         row["priority"],
-        tuple(codec.load(row["tags"] or "[]")),
+        _tags(codec.look(row["tags"])),
     )

@@ -335,15 +335,23 @@ class Workers:
 
 def worker_status(row: Mapping[str, Any]) -> WorkerStatus:
     """A worker as it is read."""
-    return WorkerStatus(**{**row, "trouble": [_trouble(one) for one in codec.load(row["trouble"] or "[]")]})
+    told = codec.look(row["trouble"])
+    found = [_trouble(one) for one in told] if isinstance(told, list) else []
+    return WorkerStatus(**{**row, "trouble": [one for one in found if one is not None]})
 
 
-def _trouble(stored: Mapping[str, Any]) -> Trouble:
-    job = stored["job"]
-    return Trouble(
-        stored["kind"], stored["type"], None if job is None else UUID(job), datetime.fromisoformat(stored["since"]),
-        stored["times"], stored.get("what"),
-    )  # fmt: skip
+def _trouble(stored: Any) -> Trouble | None:
+    """None: a kind that this version does not know, or nothing that flowrun writes."""
+    try:
+        job, since = stored["job"], datetime.fromisoformat(stored["since"])
+        if stored["kind"] not in (*_TROUBLE, "database") or since.tzinfo is None:
+            return None
+        return Trouble(
+            stored["kind"], stored["type"], None if job is None else UUID(job), since, int(stored["times"]),
+            stored.get("what"),
+        )  # fmt: skip
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def outcome_of(state: str | None) -> Outcome | None:

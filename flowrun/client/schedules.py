@@ -329,7 +329,7 @@ def _explained(row: dict[str, Any]) -> Explanation:
         state = "waiting"
         reasons.append(f"its tick of {due} waits for {row['waits_for']} to end (overlap={row['overlap']!r})")
     else:
-        state = "scheduled" if row["late"] < 0 else "due"
+        state = "due" if row["late"] is not None and row["late"] >= 0 else "scheduled"
         reasons.append(f"its next tick is at {due}")
     if not row["alive"]:
         reasons.append("no worker lives that would take a tick")

@@ -37,12 +37,13 @@ def queue_of(place: str) -> str:
 def key_of(place: str) -> str | None:
     """The slot's name that a job takes up there, besides that of its queue."""
     parts = place.split(SEPARATOR)
-    return (parts[3] or None) if len(parts) > 1 else None
+    return (parts[3] or None) if len(parts) > 3 else None
 
 
-def at_once(place: str) -> int:
-    """How many jobs may run there at once, of those that name this number."""
-    return int(place.split(SEPARATOR)[2])
+def at_once(place: str) -> int | None:
+    """How many jobs may run there at once, of those that name this number; None: it says none that can be read."""
+    number = place.split(SEPARATOR)[2]
+    return int(number) if len(number) <= 9 and number.isascii() and number.isdigit() else None
 
 
 def is_fair(place: str) -> bool:

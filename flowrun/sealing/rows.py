@@ -87,8 +87,8 @@ def shown_args(sealing: Sealing, kind: int, args: str, owner: object, callback_o
     """The same for people: what cannot be opened is said to be so."""
     try:
         return opened_args(sealing, kind, args, owner, callback_of)
-    except NotReadable:
-        stored = codec.load(args)
+    except (NotReadable, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        stored = codec.look(args)
         token = stored.get(_INSIDE) if isinstance(stored, dict) else stored
         return {"...": sealing.shown_text(token, owner, "args") if foreign(token) else "unknown encoding"}
 
@@ -97,8 +97,8 @@ def callback_of(options: str | None) -> str | None:
     """The failed job because of which a job runs, if it does."""
     if options is None or '"failure"' not in options:
         return None
-    failure = codec.load(options).get("failure")
-    return failure["job_id"] if isinstance(failure, dict) else None
+    failure = codec.look_into(options).get("failure")
+    return failure.get("job_id") if isinstance(failure, dict) else None
 
 
 def opened_options(sealing: Sealing, options: str | None, owner: object) -> str | None:

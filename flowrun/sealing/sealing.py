@@ -66,7 +66,7 @@ class Sealing:
         if stored is None:
             return None
         try:
-            return codec.load(self.opened_json(stored, owner, field))
+            return codec.look(self.opened_json(stored, owner, field))
         except NotReadable:
             return closed(stored[1:-1])
 

@@ -38,11 +38,11 @@ def detail(sealing: Sealing, stored: str | None, id: UUID) -> Row:
 
 def audited(sealing: Sealing, row: Row) -> Row:
     """What somebody did; ``detail`` is a dict then. It holds the value of a signal."""
-    told = row["detail"] = codec.load(row["detail"] or "{}")
+    told = row["detail"] = codec.look_into(row["detail"])
     root = row.pop("flow_id")
     if row["verb"] == "signal" and "value" in told:
         value = codec.dump(told["value"])
-        told["value"] = sealing.shown_json(value, root, signal_field(told["signal"]))
+        told["value"] = sealing.shown_json(value, root, signal_field(str(told.get("signal"))))
     return row
 
 

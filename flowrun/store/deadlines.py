@@ -9,12 +9,16 @@ from flowrun import codec
 from flowrun.core.callback import Calls, nothing
 from flowrun.core.states import Outcome
 from flowrun.errors import NotFound
+from flowrun.logs import Log
 from flowrun.store import control, stop
+from flowrun.store.blame import Fault, fault_of
 from flowrun.store.bulk import By
 from flowrun.store.callbacks import call_back
 from flowrun.store.finish import Final, Settled, finish, hold_to_cancel, whole
-from flowrun.store.pool import Connection
+from flowrun.store.pool import Connection, reason
 from flowrun.store.statement import Statements
+
+logger = Log("flowrun.worker")
 
 
 async def overdue(connection: Connection, sql: Statements, settled: Settled, calls: Calls = nothing) -> None:
@@ -35,7 +39,15 @@ async def overdue(connection: Connection, sql: Statements, settled: Settled, cal
             await connection.execute(sql["forget_deadline"], id)
             await call_back(connection, sql, one, calls)
 
-        await whole(connection, one, work)
+        try:
+            await whole(connection, one, work)
+        except Exception as error:
+            if fault_of(error) is not Fault.DATA:
+                raise
+            # It is not tried again: it would keep all others from ending in time.
+            logger.error("the deadline of %s is over, and it cannot be ended: %s", id, reason(error))  # noqa: TRY400
+            await connection.execute(sql["forget_deadline"], id)
+            continue
         settled.add(one)
 
 

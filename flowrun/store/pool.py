@@ -25,7 +25,8 @@ from flowrun.errors import (
     PoolExhausted,
 )
 from flowrun.store.address import said, understood, where
-from flowrun.store.link import Link, Silent, hurried, keep_alive
+from flowrun.store.link import Keepalive, Link, Silent, hurried, keep_alive
+from flowrun.store.moments import read_any
 from flowrun.store.statement import Statements
 
 Connection: TypeAlias = Any
@@ -191,7 +192,7 @@ class Database:
                 min_size=0,
                 max_size=self._size,
                 connection_class=Link,
-                init=partial(keep_alive, keepalive=address.keepalive),
+                init=partial(_prepare, keepalive=address.keepalive),
                 reset=_no_reset,
                 timeout=address.connect_timeout or self._timeout,
                 server_settings=self._settings({}, address),
@@ -290,7 +291,7 @@ class Database:
                 connection_class=Link,
                 **self._cache(),
             )
-        await keep_alive(connection, address.keepalive)
+        await _prepare(connection, address.keepalive)
         connection.patience = patience
         return connection
 
@@ -415,6 +416,12 @@ def reason(error: BaseException) -> str:
 def level(error: BaseException) -> int:
     """How loudly to tell that something is sent again: what comes after a long wait has somebody in its way."""
     return logging.WARNING if isinstance(error, SLOW) else logging.INFO
+
+
+async def _prepare(connection: Any, keepalive: Keepalive) -> None:
+    """What every connection has."""
+    await keep_alive(connection, keepalive)
+    await read_any(connection)
 
 
 async def _no_reset(connection: Any) -> None:

@@ -9,9 +9,14 @@ from uuid import UUID
 from flowrun import codec
 from flowrun.core.attempt import Attempted, Claimed, Ending, handed_back
 from flowrun.core.states import Kind, Outcome
+from flowrun.logs import Log
 from flowrun.store import claim, parents
+from flowrun.store.blame import Fault, fault_of
+from flowrun.store.pool import reason
 from flowrun.worker import own
 from flowrun.worker.session import Session
+
+logger = Log("flowrun.worker")
 
 _LATE = codec.dump({"type": "flowrun.StartedTooLate", "message": "its first attempt did not begin by start_by"})
 
@@ -21,9 +26,33 @@ async def take_in(
 ) -> list[Attempted]:
     """Hold the jobs of a lease: handler jobs go to the buffer, and what has ended already is returned.
 
-    When the connection is lost meanwhile nothing has happened yet: the caller gives the whole lease back.
+    When the connection is lost meanwhile nothing has happened yet: the caller gives the whole lease back. A job about
+    which something cannot be read fails alone.
     ``known`` holds results that this worker has just settled, so that a chain's next step needs no read.
     """
+    try:
+        return await _take_in(session, connection, jobs, known)
+    except Exception as error:
+        if fault_of(error) is not Fault.DATA:
+            raise
+        if len(jobs) > 1:
+            middle = len(jobs) // 2
+            ended = await take_in(session, connection, jobs[:middle], known)
+            return [*ended, *await take_in(session, connection, jobs[middle:], known)]
+        return [_unreadable(session, job, error) for job in jobs]
+
+
+def _unreadable(session: Session, job: Claimed, error: Exception) -> Ending:
+    session.buffer.hold([job])
+    why = f"something that it needs cannot be read: {reason(error)}"
+    logger.error("job %s (%s) fails: %s", job.id, job.type, why)
+    stored = codec.dump({"type": "flowrun.NotReadable", "message": codec.clean_text(why, 1000)})
+    return Ending(job.id, job.lease, job.attempt, Outcome.FAILED, error=stored)
+
+
+async def _take_in(
+    session: Session, connection: Any, jobs: Sequence[Claimed], known: Mapping[UUID, str | None] | None
+) -> list[Attempted]:
     unseen: dict[UUID, set[UUID]] = {}
     if session.job_takers:
         await _introduce(session, connection, jobs, unseen)

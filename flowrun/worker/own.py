@@ -15,10 +15,13 @@ from flowrun.core.plan import JobRow
 from flowrun.core.references import Unresolved, put_back
 from flowrun.core.states import Kind, Outcome
 from flowrun.errors import NotReadable
+from flowrun.logs import Log
 from flowrun.sealing import PLAIN, Sealing
 from flowrun.sealing.attempts import opened
 from flowrun.sealing.sealing import JSON_MARK
 from flowrun.store.pool import Id
+
+logger = Log("flowrun.worker")
 
 _BAD = (Outcome.FAILED, Outcome.CANCELLED)
 
@@ -38,11 +41,18 @@ class Known:
 
 def do(job: Claimed, known: Known, sealing: Sealing = PLAIN) -> Attempted:
     """What comes of one of flowrun's own jobs."""
-    if sealing.active or _is_sealed(job):
-        try:
+    try:
+        if sealing.active or _is_sealed(job):
             opened(sealing, job)
-        except NotReadable as error:
-            return _failed(job, str(error), "flowrun.errors.NotReadable")
+        return _do(job, known)
+    except NotReadable as error:
+        return _failed(job, str(error), "flowrun.errors.NotReadable")
+    except Exception as error:  # noqa: BLE001 - whoever can write into the tables may have written anything
+        logger.error("job %s (%s) cannot be read, so it fails: %r", job.id, job.type, error)  # noqa: TRY400 - one line
+        return _failed(job, f"what is stored of it cannot be read: {error!r}"[:500])
+
+
+def _do(job: Claimed, known: Known) -> Attempted:
     match Kind(job.kind):
         case Kind.END:
             return _end(job, known)

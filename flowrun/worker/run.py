@@ -23,7 +23,7 @@ from flowrun.core.lanes import queue_of
 from flowrun.core.outcome import OVER, Again, Policy, RaisedElsewhere, decide, policy
 from flowrun.core.references import Unresolved, put_back
 from flowrun.core.states import Outcome
-from flowrun.errors import InvalidArguments, NotReadable, ProcessDied, Snooze
+from flowrun.errors import InvalidArguments, NotReadable, ProcessDied, Snooze, UnknownHandler
 from flowrun.logs import Log
 from flowrun.redaction import Redact
 from flowrun.registry import Definition, Registry
@@ -74,7 +74,11 @@ class Runner:
 
     async def run(self, job: Claimed) -> Attempted:
         """Run one attempt. Never raises, but for the cancellation by a worker that ends, and GeneratorExit."""
-        definition, rules, simple = self._known.get(job.type) or self._learn(job.type)
+        try:
+            definition, rules, simple = self._known.get(job.type) or self._learn(job.type)
+        except UnknownHandler as error:  # it was claimed as another type's: its row and its place do not agree
+            job.over = True
+            return self._over(job, self._describe(error))
         if job.interrupted:
             return _stopped(job)
         self._attempt.set(job)
@@ -159,6 +163,12 @@ class Runner:
         return self._failed(job, rules, AttemptTimeout(message))
 
     def _rules(self, job: Claimed) -> Policy:
+        try:
+            return self._stored_rules(job)
+        except Exception:  # noqa: BLE001 - whoever can write into the tables may have written anything
+            return policy({"attempts": 1}, {})
+
+    def _stored_rules(self, job: Claimed) -> Policy:
         definition, rules, _ = self._known.get(job.type) or self._learn(job.type)
         return rules if job.options is None else policy(definition.options, codec.load(job.options))
 

@@ -1,5 +1,5 @@
 -- Jobs that come back: after a backoff, a snooze, or handed back. They have left their lease in the same transaction.
--- One that has its outcome stays where it is, whatever the caller believes.
+-- One that has its outcome stays where it is, whatever the caller believes; one that waits already waits once.
 --   $1 uuid[] job  $2 smallint[] attempts used  $3 float8[] seconds from now
 -- Result: note 3 with a queue where something became ready, note 4 when something became scheduled.
 -- Locks: only what it inserts.
@@ -13,11 +13,13 @@ with back as materialized (
 now_ready as materialized (
     insert into flowrun.ready (queue, priority, id, type, attempt)
     select queue, priority, id, type, attempt from back where delay <= 0
+    on conflict do nothing
     returning queue
 ),
 timed as materialized (
     insert into flowrun.scheduled (id, run_at, attempt)
-    select id, clock_timestamp() + make_interval(secs => delay), attempt from back where delay > 0
+    select id, clock_timestamp() + make_interval(secs => least(delay, 1e10)), attempt from back where delay > 0
+    on conflict do nothing
     returning id
 )
 select 3 as note, queue from now_ready group by queue

@@ -16,19 +16,21 @@ next as materialized (
     select
         j.*,
         j.delay is null and (j.run_at is null or j.run_at <= now()) as due,
-        coalesce((j.options ->> 'before')::smallint, 0::smallint) as used
+        case when j.options ->> 'before' ~ '^([0-9]{1,4}|[12][0-9]{4}|3[01][0-9]{3}|32000)$' then (j.options ->> 'before')::smallint else 0::smallint end as used
     from unnest($1::uuid[]) as released (id)
     cross join lateral (select * from flowrun.jobs where jobs.id = released.id offset 0) j
 ),
 now_ready as materialized (
     insert into flowrun.ready (queue, priority, id, type, attempt)
     select queue, priority, id, type, used from next where due
+    on conflict do nothing
     returning queue
 ),
 timed as materialized (
     insert into flowrun.scheduled (id, run_at, attempt)
-    select id, greatest(clock_timestamp() + make_interval(secs => delay), run_at), used from next
+    select id, greatest(clock_timestamp() + make_interval(secs => least(delay, 1e10)), run_at), used from next
     where not due
+    on conflict do nothing
     returning id
 )
 select 3 as note, queue from now_ready group by queue

@@ -24,7 +24,7 @@ with taken as (
         where exists (select from flowrun.workers where id = $1 and changes = $8)
         limit $3
     ))
-    returning ready.id, ready.queue, ready.priority, (ready.attempt + 1)::smallint as attempt
+    returning ready.id, ready.queue, ready.priority, (least(ready.attempt, 32766::smallint) + 1)::smallint as attempt
 ),
 lease as (
     insert into flowrun.leases (worker_id, n, claimed_at, jobs, attempts)

@@ -75,7 +75,7 @@ out as materialized (
         ) r
         limit $3
     ))
-    returning id, queue, (attempt + 1)::smallint as attempt
+    returning id, queue, (least(attempt, 32766::smallint) + 1)::smallint as attempt
 ),
 batch as materialized (
     select

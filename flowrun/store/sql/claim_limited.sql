@@ -75,7 +75,7 @@ walk (queue, cursor, lane, wrapped, step) as (
 place as materialized (
     select
         w.lane as at, w.queue, w.step, 'queue:' || w.queue as queue_slot,
-        nullif(split_part(w.lane, chr(31), 4), '') as key, nullif(split_part(w.lane, chr(31), 3), '')::integer as at_once,
+        nullif(split_part(w.lane, chr(31), 4), '') as key, case when split_part(w.lane, chr(31), 3) ~ '^[0-9]{1,9}$' then split_part(w.lane, chr(31), 3)::integer end as at_once,
         split_part(w.lane, chr(31), 5) = 'h' as holds
     from walk w
     where w.lane is not null
@@ -195,7 +195,7 @@ chosen as materialized (
 ),
 out as materialized (
     delete from flowrun.ready where ctid = any(array(select row_at from chosen))
-    returning id, (attempt + 1)::smallint as attempt
+    returning id, (least(attempt, 32766::smallint) + 1)::smallint as attempt
 ),
 job as materialized (
     select

@@ -24,7 +24,7 @@ ended as materialized (
         max(
             case when f.dead and part.kind = 0 and $2::float8 is null then coalesce(
                 case jsonb_typeof(flow.own)
-                    when 'object' then (flow.own ->> 'failed')::float8 else (flow.own #>> '{}')::float8
+                    when 'object' then (substring(flow.own ->> 'failed' from '^"?([0-9]{1,18}([.][0-9]{1,18})?([eE][+-]?[0-9]{1,2})?|[Ii]nf(inity)?)"?$'))::float8 else (substring(flow.own #>> '{}' from '^"?([0-9]{1,18}([.][0-9]{1,18})?([eE][+-]?[0-9]{1,2})?|[Ii]nf(inity)?)"?$'))::float8
                 end,
                 (select seconds from flowrun.retention where scope = 'type' and name = part.type and outcome = 2),
                 (
@@ -57,8 +57,8 @@ where
             coalesce(
                 case jsonb_typeof(flow.own)
                     when 'object' then
-                        (flow.own ->> (array['succeeded', 'failed', 'cancelled', 'skipped'])[flow.outcome])::float8
-                    else (flow.own #>> '{}')::float8
+                        (substring(flow.own ->> (array['succeeded', 'failed', 'cancelled', 'skipped'])[flow.outcome] from '^"?([0-9]{1,18}([.][0-9]{1,18})?([eE][+-]?[0-9]{1,2})?|[Ii]nf(inity)?)"?$'))::float8
+                    else (substring(flow.own #>> '{}' from '^"?([0-9]{1,18}([.][0-9]{1,18})?([eE][+-]?[0-9]{1,2})?|[Ii]nf(inity)?)"?$'))::float8
                 end,
                 (select seconds from flowrun.retention where scope = 'flow' and name = flow.name and outcome = flow.outcome),
                 (select seconds from flowrun.retention where scope = 'all' and name = '' and outcome = flow.outcome)

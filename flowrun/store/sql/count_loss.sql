@@ -8,8 +8,8 @@ with held as materialized (
     cross join lateral (select id from flowrun.jobs where jobs.id = u.id and kind = 0 for update) j
 )
 update flowrun.jobs
-set options = coalesce(options, '{}')
-    || jsonb_build_object('lost', coalesce((options ->> 'lost')::integer, 0) + 1)
+set options = case when jsonb_typeof(options) = 'object' then options else '{}' end
+    || jsonb_build_object('lost', case when options ->> 'lost' ~ '^[0-9]{1,8}$' then (options ->> 'lost')::integer else 0 end + 1)
 from held
 where jobs.id = held.id
 returning

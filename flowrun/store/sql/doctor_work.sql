@@ -10,7 +10,7 @@ select
         from flowrun.leases l
         where not exists (select from flowrun.workers w where w.id = l.worker_id and w.expires_at > now())
     ) as lost,
-    (select extract(epoch from now() - min(expires_at))::float8 from flowrun.workers where expires_at <= now()) as since,
+    (select extract(epoch from now() - min(expires_at))::float8 from flowrun.workers where expires_at <= now() and expires_at > '-infinity') as since,
     (select count(*) from (select from flowrun.scheduled where run_at < now() - interval '10 seconds' limit 10000) late)::integer
         as overdue,
-    (select extract(epoch from now() - min(run_at))::float8 from flowrun.scheduled) as overdue_since
+    (select extract(epoch from now() - min(run_at))::float8 from flowrun.scheduled where isfinite(run_at)) as overdue_since

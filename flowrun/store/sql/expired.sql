@@ -18,8 +18,8 @@ cross join lateral (
     select coalesce(
         case jsonb_typeof(j.options -> 'retention')
             when 'object' then
-                (j.options -> 'retention' ->> (array['succeeded', 'failed', 'cancelled', 'skipped'])[f.outcome])::float8
-            else (j.options ->> 'retention')::float8
+                (substring(j.options -> 'retention' ->> (array['succeeded', 'failed', 'cancelled', 'skipped'])[f.outcome] from '^"?([0-9]{1,18}([.][0-9]{1,18})?([eE][+-]?[0-9]{1,2})?|[Ii]nf(inity)?)"?$'))::float8
+            else (substring(j.options ->> 'retention' from '^"?([0-9]{1,18}([.][0-9]{1,18})?([eE][+-]?[0-9]{1,2})?|[Ii]nf(inity)?)"?$'))::float8
         end,
         (select seconds from flowrun.retention where scope = 'type' and name = j.type and outcome = f.outcome),
         (select seconds from flowrun.retention where scope = 'queue' and name = j.queue and outcome = f.outcome),

@@ -16,11 +16,11 @@ here as (
 )
 select
     j.id, j.kind, j.flow_id, j.name, j.type, j.optional,
-    (j.options ->> 'need')::integer as need,
+    case when j.options ->> 'need' ~ '^[0-9]{1,9}$' then (j.options ->> 'need')::integer end as need,
     coalesce(j.options ? 'stays', false) as stays,
     coalesce(j.options ? 'callback', false) as callback,
     coalesce(j.options ? 'compensates', false) as compensates,
-    coalesce((e.options ->> 'verdict')::uuid, e.id) as closes,
+    coalesce((substring(e.options ->> 'verdict' from '^[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$'))::uuid, e.id) as closes,
     j.delay, f.outcome, f.attempt, f.spoils is not null as spoils, b.need as waiting_need, b.open as waiting_open,
     c.harmless
 from here j

@@ -10,7 +10,7 @@ node as materialized (
     select j.id, j.name, j.kind from inside join flowrun.jobs j on j.flow_id = inside.id
 ),
 edge as materialized (
-    select e.parent_id, e.child_id, coalesce((e.test ->> 'on')::smallint, e.condition) as condition
+    select e.parent_id, e.child_id, case when e.test ->> 'on' ~ '^[0-4]$' then (e.test ->> 'on')::smallint when e.condition < 5 then e.condition else 0::smallint end as condition
     from node
     cross join lateral (select * from flowrun.edges where edges.parent_id = node.id offset 0) e
 ),

@@ -10,7 +10,7 @@ select
     j.id, j.flow_id, j.name, j.type, j.queue, j.priority, s.state, coalesce(f.attempt, 0::smallint), j.optional,
     j.created_at, null, f.started_at, s.finished_at, null, f.error ->> 'type', f.error ->> 'message', f.cause,
     null, null, c.id is not null and f.id is null, s.dispatched_by,
-    j.options ->> 'schedule', (j.options ->> 'scheduled_for')::timestamptz, s.tags,
+    j.options ->> 'schedule', case when j.options ->> 'scheduled_for' ~ '^([12][0-9]{3}-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)|20([02468][048]|[13579][26])-02-29)T([01][0-9]|2[0-3])(:[0-5][0-9]){2}([.][0-9]{1,6})?([+-]([01][0-9]|2[0-3]):[0-5][0-9]|Z)$' then (j.options ->> 'scheduled_for')::timestamptz end, s.tags,
     (select k.key from flowrun.keys k where k.id = j.id limit 1), null, null, null, null
 from flowrun.jobs j
 join flowrun.flow_status s on s.id = j.id

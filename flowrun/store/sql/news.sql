@@ -19,8 +19,8 @@ select
     ) as others_expired,
     (
         select extract(epoch from least(
-            (select run_at from flowrun.scheduled order by run_at limit 1),
-            (select due_at from flowrun.deadlines where due_at < 'infinity' order by due_at limit 1)
+            (select greatest(run_at, '1970-01-01') from flowrun.scheduled where run_at < 'infinity' order by run_at limit 1),
+            (select greatest(due_at, '1970-01-01') from flowrun.deadlines where due_at < 'infinity' order by due_at limit 1)
         ) - clock_timestamp())::float8
     ) as next_due,
     (
@@ -41,8 +41,8 @@ select
                 ) is null
         ) then 0
         else (
-            select extract(epoch from next_at - clock_timestamp())::float8 from flowrun.schedules
-            where next_at is not null and waits_for is null and not paused
+            select extract(epoch from greatest(next_at, '1970-01-01') - clock_timestamp())::float8 from flowrun.schedules
+            where next_at < 'infinity' and waits_for is null and not paused
             order by next_at
             limit 1
         )

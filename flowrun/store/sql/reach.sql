@@ -38,10 +38,13 @@ found as (
 select
     found.parent_id,
     found.child_id,
-    coalesce((found.test ->> 'on')::smallint, found.condition) as condition,
+    case when found.test ->> 'on' ~ '^[0-4]$' then (found.test ->> 'on')::smallint when found.condition < 5 then found.condition else 0::smallint end as condition,
     case when found.test ? 'op' then coalesce(answer.passed, false) else true end as passed,
     case
-        when found.test ? 'rivals' then array(select jsonb_array_elements_text(found.test -> 'rivals')::uuid)
+        when found.test ? 'rivals' then array(
+            select rival::uuid from jsonb_array_elements_text(case when jsonb_typeof(found.test -> 'rivals') = 'array' then found.test -> 'rivals' end) rival
+            where rival ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+        )
     end as rivals
 from found
 left join lateral (
@@ -49,9 +52,9 @@ left join lateral (
         case found.test ->> 'op'
             when '==' then x.got = x.value
             when '!=' then x.got <> x.value
-            when 'in' then exists (select from jsonb_array_elements(x.value) as one (value) where one.value = x.got)
+            when 'in' then exists (select from jsonb_array_elements(case when jsonb_typeof(x.value) = 'array' then x.value end) as one (value) where one.value = x.got)
             when 'not in' then
-                not exists (select from jsonb_array_elements(x.value) as one (value) where one.value = x.got)
+                not exists (select from jsonb_array_elements(case when jsonb_typeof(x.value) = 'array' then x.value end) as one (value) where one.value = x.got)
             when 'contains' then case jsonb_typeof(x.got)
                 when 'string' then strpos(x.got #>> '{}', x.value #>> '{}') > 0
                 when 'array' then exists (select from jsonb_array_elements(x.got) as one (value) where one.value = x.value)
@@ -67,7 +70,9 @@ left join lateral (
         end as passed
     from (
         select
-            coalesce(f.result #> array(select jsonb_array_elements_text(found.test -> 'path')), 'null') as got,
+            coalesce(f.result #> array(
+                select jsonb_array_elements_text(case when jsonb_typeof(found.test -> 'path') = 'array' then found.test -> 'path' end)
+            ), 'null') as got,
             found.test -> 'value' as value
         from flowrun.finished f
         where f.id = found.parent_id and f.outcome = 1

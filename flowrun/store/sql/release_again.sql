@@ -5,7 +5,7 @@
 with next as materialized (
     select
         j.id, j.queue, j.type, j.priority, case when j.kind = 4 then j.delay end as delay,
-        coalesce((j.options ->> 'before')::smallint, 0::smallint) as used
+        case when j.options ->> 'before' ~ '^([0-9]{1,4}|[12][0-9]{4}|3[01][0-9]{3}|32000)$' then (j.options ->> 'before')::smallint else 0::smallint end as used
     from unnest($1::uuid[]) as u (id)
     cross join lateral (select * from flowrun.jobs where jobs.id = u.id offset 0) j
 ),
@@ -16,7 +16,7 @@ now_ready as materialized (
 ),
 timed as materialized (
     insert into flowrun.scheduled (id, run_at, attempt)
-    select id, clock_timestamp() + make_interval(secs => delay), used from next where delay is not null
+    select id, clock_timestamp() + make_interval(secs => least(delay, 1e10)), used from next where delay is not null
     returning id
 )
 select 3 as note, queue from now_ready group by queue

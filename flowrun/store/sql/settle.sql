@@ -87,7 +87,7 @@ next as materialized (
     select
         j.*,
         j.delay is null and (j.run_at is null or j.run_at <= now()) as due,
-        case when j.options is null then 0::smallint else coalesce((j.options ->> 'before')::smallint, 0::smallint) end as used
+        case when j.options ->> 'before' ~ '^([0-9]{1,4}|[12][0-9]{4}|3[01][0-9]{3}|32000)$' then (j.options ->> 'before')::smallint else 0::smallint end as used
     from released
     cross join lateral (select * from flowrun.jobs where jobs.id = released.id offset 0) j
 ),
@@ -103,7 +103,7 @@ handoff as materialized (
 ),
 lease as (
     insert into flowrun.leases (worker_id, n, claimed_at, jobs, attempts)
-    select $1, $3, clock_timestamp(), array_agg(id), array_agg((used + 1)::smallint) from handoff
+    select $1, $3, clock_timestamp(), array_agg(id), array_agg((least(used, 32766::smallint) + 1)::smallint) from handoff
     having count(*) > 0
 ),
 now_ready as materialized (
@@ -114,12 +114,12 @@ now_ready as materialized (
 ),
 timed as materialized (
     insert into flowrun.scheduled (id, run_at, attempt)
-    select id, greatest(clock_timestamp() + make_interval(secs => delay), run_at), used from next
+    select id, greatest(clock_timestamp() + make_interval(secs => least(delay, 1e10)), run_at), used from next
     where not due
     returning id
 )
 select
-    0 as note, id, (used + 1)::smallint as attempt, flow_id, kind, name, queue, type, args, sources, bindings, priority, options
+    0 as note, id, (least(used, 32766::smallint) + 1)::smallint as attempt, flow_id, kind, name, queue, type, args, sources, bindings, priority, options
 from handoff
 union all
 select 1, parent_id, null, null, null, null, null, null, null, null, null, null, null from slow

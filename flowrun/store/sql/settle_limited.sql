@@ -40,7 +40,7 @@ candidate as materialized (
     select ended.place, r.row_at, r.id, r.attempt
     from ended
     cross join lateral (
-        select ready.ctid as row_at, ready.id, (ready.attempt + 1)::smallint as attempt
+        select ready.ctid as row_at, ready.id, (least(ready.attempt, 32766::smallint) + 1)::smallint as attempt
         from flowrun.ready
         where ready.queue = ($15::text[])[ended.place] and ready.type = any($5)
         order by ready.priority, ready.id
@@ -69,7 +69,7 @@ given as (
     where slots.name = d.name and slots.worker_id = $1 and slots.n = d.n and d.n not in (select n from slow)
 )
 select
-    0 as note, id, (used + 1)::smallint as attempt, flow_id, kind, name, queue, type, args, sources, bindings, priority, options,
+    0 as note, id, (least(used, 32766::smallint) + 1)::smallint as attempt, flow_id, kind, name, queue, type, args, sources, bindings, priority, options,
     $3 as lease
 from handoff
 union all

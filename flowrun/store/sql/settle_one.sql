@@ -32,7 +32,7 @@ less as (
     on conflict (id) do update set need = excluded.need, open = excluded.open
 )
 select
-    0 as note, id, (used + 1)::smallint as attempt, flow_id, kind, name, queue, type, args, sources, bindings, priority, options
+    0 as note, id, (least(used, 32766::smallint) + 1)::smallint as attempt, flow_id, kind, name, queue, type, args, sources, bindings, priority, options
 from handoff
 union all
 select 2, null, null, null, null, null, null, null, null, array[$8], null, null, null from held

@@ -19,7 +19,7 @@ select
     ) as able,
     exists (select from flowrun.types ty where ty.name = j.type and ty.paused) as type_paused,
     coalesce(qs.paused, false) as paused, qs.concurrency, qs.rate_jobs, qs.rate_seconds,
-    nullif(split_part(j.queue, chr(31), 4), '') as limit_key, nullif(split_part(j.queue, chr(31), 3), '')::integer as limit_most,
+    nullif(split_part(j.queue, chr(31), 4), '') as limit_key, case when split_part(j.queue, chr(31), 3) ~ '^[0-9]{1,9}$' then split_part(j.queue, chr(31), 3)::integer end as limit_most,
     (
         select coalesce(sum(jobs), 0)::bigint
         from (

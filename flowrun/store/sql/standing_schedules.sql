@@ -9,14 +9,14 @@ select
     s.next_at,
     s.waits_for,
     s.overlap,
-    extract(epoch from coalesce($2::timestamptz, now()) - s.next_at)::float8 as late,
+    case when isfinite(s.next_at) then extract(epoch from coalesce($2::timestamptz, now()) - s.next_at)::float8 end as late,
     (select count(*) from flowrun.workers where expires_at > now()) as alive,
     (
         select coalesce(jsonb_agg(distinct jsonb_build_array(job ->> 'type', place.queue)), '[]')::text
-        from jsonb_array_elements(s.template -> 'jobs') as job
+        from jsonb_array_elements(case when jsonb_typeof(s.template -> 'jobs') = 'array' then s.template -> 'jobs' end) as job
         cross join lateral (select split_part(coalesce(job ->> 'queue', 'default'), chr(31), 1) as queue) place
         where
-            coalesce((job ->> 'kind')::integer, 0) = 0
+            coalesce(job ->> 'kind', '0') = '0'
             and not exists (
                 select from flowrun.workers
                 where expires_at > now() and place.queue = any(queues) and job ->> 'type' = any(types)

@@ -19,4 +19,6 @@ emptied as (
 freed as (
     delete from flowrun.slots where worker_id = $1 and n = any($2) and most is not null
 )
-select u.id, u.attempt, held.claimed_at, held.n from held, unnest(held.jobs, held.attempts) as u (id, attempt)
+select u.id, greatest(coalesce(u.attempt, 1), 1)::smallint as attempt, held.claimed_at, held.n
+from held, unnest(held.jobs, held.attempts) as u (id, attempt)
+where u.id is not null

@@ -14,7 +14,7 @@ parent as (
     select j.id, coalesce(j.name, j.type), j.kind, j.optional from around join flowrun.jobs j on j.id = around.id
 )
 select
-    parent.name, coalesce((e.test ->> 'on')::smallint, e.condition) as condition, e.test::text as test, parent.kind,
+    parent.name, case when e.test ->> 'on' ~ '^[0-4]$' then (e.test ->> 'on')::smallint when e.condition < 5 then e.condition else 0::smallint end as condition, e.test::text as test, parent.kind,
     f.outcome, exists (select from flowrun.leases where leases.jobs @> array[parent.id]) as runs
 from parent
 cross join lateral (
