@@ -11,7 +11,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from flowrun.client.notify import Notifier
-from flowrun.errors import NotFound
+from flowrun.errors import ConfigurationError, NotFound
 from flowrun.guarded import sheltered
 from flowrun.store import listen, reads
 from flowrun.store.listen import Channels
@@ -59,6 +59,9 @@ class Waits:
         Raises NotFound if it is not stored any more: it was pruned or deleted.
         """
         self._database.here()
+        number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+        if timeout is not None and (not number or not timeout >= 0):
+            raise ConfigurationError(f"timeout= must be a number of seconds, 0 or more, or None; got {timeout!r}")
         if not self._futures:
             self._look_stored_at = asyncio.get_running_loop().time() + STORED
         future: asyncio.Future[OutcomeRow] = asyncio.get_running_loop().create_future()

@@ -308,6 +308,7 @@ def flatten(specs: Iterable[Any]) -> list[Any]:
 
 
 def _seconds(value: Any, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
-        raise InvalidFlow(f"{what} takes a number of seconds, not negative; got {value!r}")
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not isfinite(value) or not 0 <= value <= job_options.LONGEST:
+        raise InvalidFlow(f"{what} takes a number of seconds, not negative and at most 100 years; got {value!r}")
     return float(value)

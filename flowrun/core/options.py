@@ -30,7 +30,7 @@ _KEY_BYTES: Final = 1_800
 _CONFLICTS: Final = ("existing", "replace", "raise")
 _NAME = re.compile(rf"[^{_STEERING}]{{1,200}}")
 _STORABLE = re.compile(r"[^\x00\ud800-\udfff]*")
-_LONGEST: Final = 100 * 366 * 86_400.0
+LONGEST: Final = 100 * 366 * 86_400.0
 _LATER: Final = {"connection": "several databases"}
 _OUTCOMES: Final = ("succeeded", "failed", "cancelled", "skipped")
 
@@ -281,7 +281,7 @@ def _whole(low: int, high: int) -> Callable[[object], int]:
 def _time(*, zero: bool) -> Callable[[object], float]:
     def checked(value: object) -> float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not isfinite(cast(float, value)) or not 0 <= cast(float, value) <= _LONGEST:
+        if not number or not isfinite(cast(float, value)) or not 0 <= cast(float, value) <= LONGEST:
             raise _Refused("a number of seconds between 0 and 100 years")
         if not zero and value == 0:
             raise _Refused("more than 0 seconds (leave it out for no limit)")

@@ -15,7 +15,7 @@ from uuid import UUID
 import asyncpg
 import asyncpg.pgproto.pgproto
 
-from flowrun.dsn import Address, read
+from flowrun.dsn import Address, Keepalive, read
 from flowrun.errors import (
     ConfigurationError,
     DatabaseError,
@@ -25,7 +25,7 @@ from flowrun.errors import (
     PoolExhausted,
 )
 from flowrun.store.address import said, understood, where
-from flowrun.store.link import Keepalive, Link, Silent, hurried, keep_alive
+from flowrun.store.link import Link, Silent, hurried, keep_alive
 from flowrun.store.moments import read_any
 from flowrun.store.statement import Statements
 

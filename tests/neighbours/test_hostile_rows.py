@@ -81,6 +81,8 @@ ROWS: dict[str, dict[str, str]] = {
     "schedules": {"key": "'{{id}}'", "every_us": "1000000", "kind": "0", "name": "'work'", "next_at": "now()",
                   "template": "'{{template}}'"},
     "retention": {"scope": "'type'", "name": "'{{id}}'", "outcome": "1", "seconds": "1"},
+    "begun": {"job_id": "{id}", "worker_id": "gen_random_uuid()", "n": "1"},
+    "types": {"name": "'{{id}}'"},
     "flows": {"id": "{id}", "root_id": "{id}", "name": "'f'"},
 }  # fmt: skip
 ALONE = {"throttle", "pruning", "migrations"}

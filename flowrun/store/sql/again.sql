@@ -18,7 +18,7 @@ now_ready as materialized (
 ),
 timed as materialized (
     insert into flowrun.scheduled (id, run_at, attempt)
-    select id, clock_timestamp() + make_interval(secs => least(delay, 1e10)), attempt from back where delay > 0
+    select id, clock_timestamp() + make_interval(secs => case when delay > 1e10 then 1e10 else delay end), attempt from back where delay > 0
     on conflict do nothing
     returning id
 )

@@ -34,7 +34,7 @@ with new as (
 ),
 timed as (
     insert into flowrun.scheduled (id, run_at)
-    select id, now() + make_interval(secs => least(delay, 1e10)) from new where delay is not null
+    select id, now() + make_interval(secs => case when delay > 1e10 then 1e10 else delay end) from new where delay is not null
 ),
 free as (
     insert into flowrun.ready (queue, priority, id, type)

@@ -13,4 +13,4 @@ set options = case when jsonb_typeof(options) = 'object' then options else '{}' 
 from held
 where jobs.id = held.id
 returning
-    jobs.id, (jobs.options ->> 'lost')::integer - coalesce((jobs.options ->> 'survived')::integer, 0)
+    jobs.id, (jobs.options ->> 'lost')::integer - case when jobs.options ->> 'survived' ~ '^[0-9]{1,8}$' then (jobs.options ->> 'survived')::integer else 0 end

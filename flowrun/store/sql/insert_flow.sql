@@ -52,7 +52,7 @@ free as (
 ),
 timed as (
     insert into flowrun.scheduled (id, run_at)
-    select id, greatest(now() + make_interval(secs => least(delay, 1e10)), run_at) from free
+    select id, greatest(now() + make_interval(secs => case when delay > 1e10 then 1e10 else delay end), run_at) from free
     where delay is not null or run_at is not null
 ),
 now_ready as (

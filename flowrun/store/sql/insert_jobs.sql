@@ -15,7 +15,7 @@ with new as (
 ),
 timed as (
     insert into flowrun.scheduled (id, run_at)
-    select id, greatest(now() + make_interval(secs => least(delay, 1e10)), run_at) from new
+    select id, greatest(now() + make_interval(secs => case when delay > 1e10 then 1e10 else delay end), run_at) from new
     where delay is not null or run_at is not null
 ),
 now_ready as (

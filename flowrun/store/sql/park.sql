@@ -19,7 +19,7 @@ opened as (
 ),
 timed as (
     insert into flowrun.scheduled (id, run_at, attempt)
-    select id, clock_timestamp() + make_interval(secs => least($4, 1e10)), 1 from opened where $4::float8 is not null
+    select id, clock_timestamp() + make_interval(secs => case when $4::float8 > 1e10 then 1e10 else $4::float8 end), 1 from opened where $4::float8 is not null
 )
 select
     case

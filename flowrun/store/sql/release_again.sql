@@ -16,7 +16,7 @@ now_ready as materialized (
 ),
 timed as materialized (
     insert into flowrun.scheduled (id, run_at, attempt)
-    select id, clock_timestamp() + make_interval(secs => least(delay, 1e10)), used from next where delay is not null
+    select id, clock_timestamp() + make_interval(secs => case when delay > 1e10 then 1e10 else delay end), used from next where delay is not null
     returning id
 )
 select 3 as note, queue from now_ready group by queue

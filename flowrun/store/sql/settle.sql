@@ -114,7 +114,7 @@ now_ready as materialized (
 ),
 timed as materialized (
     insert into flowrun.scheduled (id, run_at, attempt)
-    select id, greatest(clock_timestamp() + make_interval(secs => least(delay, 1e10)), run_at), used from next
+    select id, greatest(clock_timestamp() + make_interval(secs => case when delay > 1e10 then 1e10 else delay end), run_at), used from next
     where not due
     returning id
 )
