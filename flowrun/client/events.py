@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from flowrun.errors import NotFound
+from flowrun.errors import FlowrunError, NotFound
 from flowrun.sealing import shown
 from flowrun.store import reads
 
@@ -59,47 +59,33 @@ async def events(client: Client, flow_id: UUID) -> AsyncIterator[Event]:
     """The events of a flow, each once, those before now first; ends with the flow."""
     seen: set[tuple[str, UUID | None, int | None, datetime]] = set()
     pause, over = SHORTEST, False
-    ended: asyncio.Task[Any] | None = None
-    try:
-        while True:
-            # The server's time counts, not this loop's: who is busy with other things waits long enough.
-            rows, cost = await reads.flow_events(client.database, flow_id)
-            if not rows:
-                raise NotFound(f"no flow {flow_id} is stored")
-            told = (Event(**shown.event(client.sealing, row)) for row in rows)
-            fresh = [event for event in told if _key(event) not in seen]
-            seen.update(map(_key, fresh))
-            for event in fresh:
-                yield event
-            # Once more after the end was seen: what was committed before it may have come into sight after this look
-            # began.
-            if over and not fresh:
-                return
-            over = any(row["kind"] == "flow_finished" for row in rows)
-            if over:
-                continue
+    while True:
+        # The server's time counts, not this loop's: who is busy with other things waits long enough.
+        rows, cost = await reads.flow_events(client.database, flow_id)
+        if not rows:
+            raise NotFound(f"no flow {flow_id} is stored")
+        told = (Event(**shown.event(client.sealing, row)) for row in rows)
+        fresh = [event for event in told if _key(event) not in seen]
+        seen.update(map(_key, fresh))
+        for event in fresh:
+            yield event
+        # Once more after the end was seen: what was committed before it may have come into sight after this look began.
+        if over and not fresh:
+            return
+        over = any(row["kind"] == "flow_finished" for row in rows)
+        if not over:
             pause = SHORTEST if fresh else min(pause * 2, LONGEST)
-            if ended is None:
-                ended = asyncio.create_task(client.waits.wait(flow_id, None), name="flowrun.events")
-                ended.add_done_callback(_heard)
-            await _sleep(ended, max(pause, cost * SHARE))
-    finally:
-        if ended is not None:
-            ended.cancel()
+            await _pause(client, flow_id, max(pause, cost * SHARE))
 
 
-async def _sleep(ended: asyncio.Task[Any], seconds: float) -> None:
+async def _pause(client: Client, flow_id: UUID, seconds: float) -> None:
     """Until the flow has ended, or so long."""
-    if ended.done():  # and is not seen yet, or cannot be waited for
+    try:
+        await client.waits.wait(flow_id, seconds)
+    except TimeoutError:
+        pass
+    except FlowrunError:  # who looks next meets it too, if it matters there
         await asyncio.sleep(seconds)
-    else:
-        await asyncio.wait({ended}, timeout=seconds)
-
-
-def _heard(ended: asyncio.Task[Any]) -> None:
-    """An error of the wait is no news: the next look meets it, too."""
-    if not ended.cancelled():
-        ended.exception()
 
 
 def _key(event: Event) -> tuple[str, UUID | None, int | None, datetime]:

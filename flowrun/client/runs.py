@@ -130,7 +130,9 @@ class JobRun(Generic[R_co]):
         return await explain(self._client, self.id)
 
     async def skip(self, *, actor: str | None = None, reason: str | None = None) -> None:
-        """Let the job be skipped, whatever state it is in. Raises NotPossible if it has succeeded or was skipped."""
+        """Let the job be skipped, whatever state it is in. Raises NotPossible if it has succeeded or was skipped, or if
+        what its flow did is being undone.
+        """
         await control.decide(self._client, self.id, self.type, Outcome.SKIPPED, None, By(actor, reason))
 
     async def _error(self, row: OutcomeRow) -> Exception:
@@ -250,7 +252,8 @@ class FlowRun:
 
         Nodes with ``cleanup=True`` and the flow's callbacks run all the same, and what succeeded is compensated, unless
         ``compensate=False``. ``"cancelled"``: nothing was running. ``"requested"``: handlers are being interrupted.
-        ``"too late"``: the flow has ended.
+        ``"too late"``: all its nodes have ended, so that it has, or is about to. A flow whose handlers all succeed
+        before they hear of it has succeeded.
 
             await run.cancel(actor="ann", reason="ordered twice")
         """
@@ -267,9 +270,10 @@ class FlowRun:
     ) -> int:
         """Run the failed nodes again, and decide again what was skipped because of them; finished work is kept.
 
-        Cancelled nodes count as failed. ``args`` replace arguments, by node; those that ``drop``
-        names, by node, are taken out. Returns how many nodes run again; 0 if
-        none had failed. Raises NotPossible if the flow was compensated.
+        Cancelled nodes count as failed; optional ones that failed, and losers of races, do not. A cancellation is over
+        with it: a handler that is being interrupted runs again when it has stopped. ``args`` replace arguments, by
+        node; those that ``drop`` names, by node, are taken out. Returns how many nodes run again; 0 if none had failed.
+        Raises NotPossible if the flow was compensated, or is being.
 
             await run.retry(args={"invoice": {"address": "new"}}, actor="ann")
         """
@@ -341,8 +345,8 @@ class FlowRun:
     ) -> JobRun[R]:
         """Add a node to the flow while it is open; it runs after the nodes named by ``after`` succeeded, else at once.
 
-        Nodes may have ended already. Raises InvalidFlow if the flow has ended, has no such node, or has one of that
-        ``name`` (default: the type's name, made unique).
+        Nodes may have ended already. Raises InvalidFlow if all nodes of the flow have ended, if it has no such node, or
+        has one of that ``name`` (default: the type's name, made unique).
 
             await run.add(send_gift.job(order_id=42), after="ship")
         """

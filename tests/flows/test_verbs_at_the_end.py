@@ -348,3 +348,56 @@ async def test_the_end_waits_for_all_when_an_inner_flow_that_is_about_to_end_is_
             assert (await run.status()).state == "running"
             await run.signal("go", "yes")
             assert await run.result(timeout=10) == "yes"
+
+
+# -- what the documents say ----------------------------------------------------------------------------------------------
+
+
+async def test_what_has_succeeded_is_not_skipped_nor_resolved(app, step) -> None:
+    flow = app.flow("order")
+    flow.add(step("pay"), name="pay")
+    flow.wait_for("go")
+    async with app.worker():
+        run = await flow.dispatch()
+        await run["pay"].result(timeout=10)
+        for verb in (run.skip, run.resolve):
+            with pytest.raises(NotPossible, match="has succeeded already"):
+                await verb("pay")
+
+
+async def test_an_optional_job_that_was_cancelled_makes_the_flow_cancelled(app, step, states) -> None:
+    flow = app.flow("order")
+    flow.wait_for("go", name="may").optional = True
+    flow.add(step("pay"), name="pay")
+    async with app.worker():
+        run = await flow.dispatch()
+        await run["may"].cancel()
+        assert (await run.wait(timeout=10)).state == "cancelled"
+
+
+async def test_where_cleanup_nodes_run(app, step, states, ran, stubborn) -> None:
+    stubborn.leave.set()
+    inner = app.flow("inner")
+    first = inner.add(step("first"), name="first")
+    inner.add(step("begins"), cleanup=True, name="begins")
+    inner.add(step("behind"), after=first, cleanup=True, name="behind")
+    flow = app.flow("order")
+    bad = flow.add(step("bad", fail=True), name="bad")
+    flow.add(step("skipped"), after=bad, cleanup=True, name="skipped")
+    flow.add(step("any case"), after=bad.finished, cleanup=True, name="any case")
+    flow.add(inner, after=flow.add(stubborn.job(), name="hang"))
+    async with app.worker(concurrency=3):
+        run = await flow.dispatch()
+        await stubborn.begun.wait()
+        await run["any case"].wait(timeout=10)
+        await run.cancel()
+        found = await states(run)
+    assert found == {
+        "bad": "failed",
+        "skipped": "skipped",
+        "any case": "succeeded",
+        "hang": "cancelled",
+        "inner/first": "cancelled",
+        "inner/begins": "succeeded",
+        "inner/behind": "succeeded",
+    }
