@@ -11,21 +11,19 @@ from functools import partial
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
-import anyio
-
 from flowrun import codec, mint
 from flowrun.client.arguments import edited, plain_part
 from flowrun.client.failures import Calls
 from flowrun.client.failures import to_stored as callback_to_stored
 from flowrun.client.hooks import Hooks
-from flowrun.client.notify import Notifier, wakes
+from flowrun.client.notify import Notifier
 from flowrun.client.outbox import AttemptOutbox
 from flowrun.client.runs import FlowRun, JobRun
-from flowrun.client.shield import shielded
 from flowrun.client.singles import Singles
 from flowrun.client.specs import Flow
 from flowrun.client.troubles import Troubles
 from flowrun.client.wait import Waits
+from flowrun.client.writing import Writing
 from flowrun.config import Settings
 from flowrun.core import compile as compiler
 from flowrun.core.attempt import Claimed
@@ -43,8 +41,7 @@ from flowrun.errors import ConfigurationError, InvalidArguments, InvalidFlow, No
 from flowrun.logs import Log
 from flowrun.registry import Definition, Registry
 from flowrun.sealing import Sealing, rows
-from flowrun.store import callers, insert, reads
-from flowrun.store.callers import AsyncpgCaller
+from flowrun.store import reads
 from flowrun.store.edits import Edit
 from flowrun.store.listen import Channels
 from flowrun.store.pool import Database, Id
@@ -54,10 +51,6 @@ logger = Log("flowrun.dispatch")
 R = TypeVar("R")
 
 _flow_ids = partial(mint.flow_ids, make=Id)
-_shield = partial(anyio.CancelScope, shield=True)
-
-FEW = 100
-"""Jobs of one dispatch up to which they share an insert with those of others."""
 
 MANY_TYPES = 1000
 """Types of other programs that are remembered."""
@@ -97,6 +90,7 @@ class Client:
         """Forget what belonged to another event loop: an app can be opened again in a new one (tests do)."""
         self.notifier = Notifier(self.database, self.channels)
         self.singles = Singles(self.database, self.notifier)
+        self.writing = Writing(self.database, self.channels, self.notifier, self.singles)
         self.waits = Waits(self.database, self.channels, self.notifier, self.settings.listen_dsn)
 
     @property
@@ -110,7 +104,7 @@ class Client:
         if (outbox := self._outbox(tx, now)) is not None:
             await outbox.keep(plan)
             return self._runs(plan, {}, self.running())[0]
-        return self._runs(plan, await self.write(plan, tx))[0]
+        return self._runs(plan, await self.writing.write(plan, tx))[0]
 
     async def dispatch_many(
         self, specs: Sequence[CoreJobSpec[Any]], *, tx: object = None, now: bool = False
@@ -125,7 +119,7 @@ class Client:
         if (outbox := self._outbox(tx, now)) is not None:
             await outbox.keep(plan)
             return self._runs(plan, {}, self.running())
-        return self._runs(plan, await self.write(plan, tx))
+        return self._runs(plan, await self.writing.write(plan, tx))
 
     async def dispatch_flow(self, flow: Flow, *, tx: object = None, now: bool = False) -> FlowRun:
         """Store a flow."""
@@ -133,11 +127,12 @@ class Client:
         if (outbox := self._outbox(tx, now)) is not None:
             await outbox.keep(compiled.plan)
             return FlowRun(self, compiled.flow_id, flow.name, compiled.names, kept_by=self.running())
-        duplicates = await self.write(compiled.draft, tx)
+        duplicates = await self.writing.write(compiled.draft, tx)
         first = duplicates.get(compiled.flow_id)
         if first is None:
             return FlowRun(self, compiled.flow_id, flow.name, compiled.names)
-        return FlowRun(self, first, flow.name, await self._nodes(first, tx), duplicate=True)
+        nodes = await self.writing.nodes(first, compiled.draft.keys[0], tx)
+        return FlowRun(self, first, flow.name, nodes, duplicate=True)
 
     def set_of_queue(self, name: str, options: JobOptions) -> None:
         """From now on, the jobs of a queue have these options, where nobody else says any."""
@@ -215,52 +210,6 @@ class Client:
         )
         rows.plan(self.sealing, growth.plan)
         return growth
-
-    async def write(self, plan: Plan, tx: object = None) -> Mapping[UUID, UUID]:
-        """Store a plan at once, or in the transaction of ``tx``, and wake workers.
-
-        By id of the jobs or the flow that were not written, because their keys are held: by whom.
-        """
-        if not plan.size:
-            return {}
-        if tx is not None:
-            return await self._write_into(plan, tx)
-        if not plan.flows and not plan.special and len(plan.jobs) <= FEW:
-            await self.singles.write(plan.jobs)
-            return {}
-        sql = self.database.sql
-        duplicates: Mapping[UUID, UUID] = {}
-        messages: Sequence[tuple[str, str]] = ()
-        if plan.keys:
-            # Not shielded as a whole: it may wait long, for a transaction that has the key and is not at its end.
-            duplicates = await self.database.repeat(
-                lambda connection: insert.insert_for(AsyncpgCaller(connection, _shield, own=True), sql, plan)
-            )
-        else:
-            if insert.is_one_statement(plan):
-                messages = self.notifier.ride(plan.queues(), scheduled=plan.scheduled())
-            write = self.database.repeat(lambda connection: insert.insert_plan(connection, sql, plan, messages))
-            await (shielded(write) if plan.flows else write)
-        written = plan.without(duplicates) if duplicates else plan
-        self.notifier.wake(written.queues(), scheduled=written.scheduled(), told=bool(messages))
-        return duplicates
-
-    async def _write_into(self, plan: Plan, tx: object) -> Mapping[UUID, UUID]:
-        """The notification goes in the same transaction: only its owner knows when it commits."""
-        sql = self.database.sql
-        with callers.translated(self.database.schema):
-            caller = await callers.adapt(tx, _shield)
-            duplicates = await insert.insert_for(caller, sql, plan)
-            written = plan.without(duplicates) if duplicates else plan
-            messages = wakes(self.channels, written.queues(), scheduled=written.scheduled())
-            await insert.notify(caller, sql, messages)
-        return duplicates
-
-    async def _nodes(self, flow_id: UUID, tx: object) -> dict[str, tuple[UUID, str]]:
-        if tx is None:
-            return await reads.flow_nodes(self.database, flow_id)
-        with callers.translated(self.database.schema):
-            return await reads.flow_nodes_of(await callers.adapt(tx, _shield), self.database.sql, flow_id)
 
     def _runs(self, plan: Plan, duplicates: Mapping[UUID, UUID], kept_by: Claimed | None = None) -> list[JobRun[Any]]:
         return [

@@ -162,18 +162,22 @@ def of_rights(rows: Sequence[Row], role: str, *, superuser: bool) -> list[Findin
         advice = "grant it a role of `flowrun roles`"
         return [wrong("rights", f"role {role!r} may not look into the schema", advice)]
     missing = [
-        f"{verb} on {name}"
-        for name, row in tables.items()
-        for verb in (("select",) if row["view"] or name == "migrations" else ("select", "insert", "update", "delete"))
-        if not row[verb]
+        f"{verb} on {name}" for name, row in tables.items() for verb in _needed(name, view=row["view"]) if not row[verb]
     ]
     if not missing:
         return [ok("rights", f"role {role!r} may do all that a worker does")]
-    if all(name in tables and tables[name]["insert"] for name in ("jobs", "flows", "ready", "scheduled")):
+    if any(row["dispatches"] for row in rows):
         return [note("rights", f"role {role!r} may dispatch, and is no worker's: it lacks {_some(missing)}")]
     if "job_status" in tables and tables["job_status"]["sees"]:
         return [note("rights", f"role {role!r} may look, and neither dispatch nor work: it lacks {_some(missing)}")]
     return [wrong("rights", f"role {role!r} lacks {_some(missing)}", "grant it a role of `flowrun roles`")]
+
+
+def _needed(table: str, *, view: bool) -> tuple[str, ...]:
+    """What a worker does to a table."""
+    if view or table == "migrations":
+        return ("select",)
+    return ("select", "insert", "delete") if table == "audit" else ("select", "insert", "update", "delete")
 
 
 def of_horizon(rows: Sequence[Row], *, sees_all: bool) -> list[Finding]:

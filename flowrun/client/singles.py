@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
@@ -17,10 +18,11 @@ from anyio.abc import TaskStatus
 from flowrun.client.notify import Notifier
 from flowrun.client.shield import shielded
 from flowrun.core.attempt import Claimed
-from flowrun.core.plan import JobRow
+from flowrun.core.plan import JobRow, Plan
 from flowrun.errors import DatabaseUnavailable, FlowrunError
 from flowrun.guarded import sheltered
-from flowrun.store import insert, upkeep
+from flowrun.store import granted, insert, upkeep
+from flowrun.store.callers import AsyncpgCaller
 from flowrun.store.pool import LOST, Connection, Database
 
 _GIVING_BACK = "give back jobs whose insert was never answered"
@@ -186,11 +188,14 @@ class Singles:
         messages = self._notifier.ride(ready, scheduled=scheduled)
         sql = self._database.sql
 
-        async def verb(connection: Connection) -> None:
+        async def verb(connection: Connection, writes: bool) -> None:
             await self._give_back(connection)
-            await insert.insert_jobs(connection, sql, jobs, messages)
+            if writes:
+                await insert.insert_jobs(connection, sql, jobs, messages)
+            else:
+                await granted.dispatch(AsyncpgCaller(connection, nullcontext), sql, Plan(jobs=list(jobs)), messages)
 
-        await self._database.repeat(verb)
+        await granted.written(self._database, verb)
         self._notifier.wake(ready, scheduled=scheduled, told=bool(messages))
 
     async def _insert_taken(self, jobs: Sequence[JobRow], offer: Offer, taker: Taker) -> Sequence[Claimed]:

@@ -29,6 +29,8 @@ ROUND_TRIP = 10.0
 """Seconds between questions to the server whether it still hears: what a dead listening link costs in latency."""
 
 
+PAUSE = 0.005
+"""Seconds until the next look after one that has found nothing, whatever is heard."""
 STORED = 5.0
 """Seconds between looks whether what is waited for is stored at all."""
 UNSEEN = 60.0
@@ -136,6 +138,9 @@ class Waits:
             self._poll_within(SLOW)
             return
         self._notifier.troubles.over(_LOOKING)
+        if not rows:
+            # Whoever says that something has ended need not be right: looking is no full-time work.
+            await anyio.sleep(PAUSE)
         for row in rows:
             for future in self._futures.get(row.id, ()):
                 if not future.done():
@@ -162,7 +167,7 @@ class Waits:
             self._check_all_at = asyncio.get_running_loop().time() + seconds
 
     def _heard(self, _channel: str, payload: str) -> None:
-        self.settled(UUID(id) for id in payload.split(",") if id)
+        self.settled(listen.ids(payload))
 
     async def _listen(self) -> None:
         """Hold a listening connection from the first wait on; a lost one is noticed by its own round trips."""

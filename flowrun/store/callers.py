@@ -192,7 +192,8 @@ def _own(error: Exception, schema: str) -> FlowrunError | None:
         return MigrationNeeded(f"{says} ({error})")
     if state in _STATES:
         kind, says = _STATES[state]
-        return kind(f"{says} ({error})")
+        first = str(error).partition("\n")[0]  # SQLAlchemy's quotes the statement and its parameters
+        return kind(f"{says} ({first})")
     if state is not None:
         lost = state.startswith(("08", "57P0"))
         return DatabaseUnavailable(f"the connection passed as tx= was lost: {error}") if lost else None

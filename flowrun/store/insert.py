@@ -42,13 +42,16 @@ async def insert_plan(
         await insert_jobs(connection, sql, plan.jobs, messages)
 
 
-async def insert_for(caller: Caller, sql: Statements, plan: Plan) -> dict[UUID, UUID]:
+async def insert_for(
+    caller: Caller, sql: Statements, plan: Plan, messages: Sequence[tuple[str, str]] = ()
+) -> dict[UUID, UUID]:
     """Write a plan on a connection whose transaction may be somebody else's; by id of duplicates, whose key it is.
 
     With keys, all or nothing of it, and nothing at all of a duplicate. Raises DuplicateKey. Harmless when sent again.
+    ``messages`` (channel and payload) are for what one statement writes on such a connection: heard when it commits.
     """
     if not plan.special:
-        await _insert_rest(caller, sql, plan)
+        await _insert_rest(caller, sql, plan, messages)
         return {}
     async with caller.transaction():
         duplicates = await keys.take(caller, sql, plan.keys) if plan.keys else {}
@@ -56,15 +59,15 @@ async def insert_for(caller: Caller, sql: Statements, plan: Plan) -> dict[UUID, 
     return duplicates
 
 
-async def _insert_rest(caller: Caller, sql: Statements, plan: Plan) -> None:
+async def _insert_rest(caller: Caller, sql: Statements, plan: Plan, messages: Sequence[tuple[str, str]] = ()) -> None:
     if not plan.size:
         return
     if not plan.flows:
-        await caller.fetch(sql["insert_jobs"], *_single_columns(plan.jobs), *_columns(()))
+        await caller.fetch(sql["insert_jobs"], *_single_columns(plan.jobs), *_columns(messages))
     elif caller.copies is not None and plan.size >= COPY_FROM:
         await _copy_flow(caller.copies, sql, plan)
     else:
-        await caller.fetch(sql["insert_flow"], *_flow_columns(plan), *_columns(()))
+        await caller.fetch(sql["insert_flow"], *_flow_columns(plan), *_columns(messages))
     if plan.tests:
         await caller.fetch(sql["insert_tests"], *map(list, zip(*plan.tests, strict=True)))
     if plan.deadlines:

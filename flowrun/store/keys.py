@@ -31,6 +31,16 @@ async def take(caller: Caller, sql: Statements, keys: Sequence[KeyRow]) -> dict[
     Runs in the transaction that then writes the rest. What was replaced is removed. Raises DuplicateKey. Harmless when
     sent again with the same ids: a key that has been given already is no duplicate.
     """
+    pending, repeated = distinct(keys)
+    duplicates: dict[UUID, UUID] = {}
+    while pending:
+        pending = await _round(caller, sql, pending, duplicates)
+    repeat(repeated, duplicates)
+    return duplicates
+
+
+def distinct(keys: Sequence[KeyRow]) -> tuple[list[KeyRow], list[Held]]:
+    """Each key once, as it is to be taken; and what asks for one of these, too."""
     taking: dict[tuple[str, str], KeyRow] = {}
     repeated: list[Held] = []
     for key in keys:
@@ -40,13 +50,13 @@ async def take(caller: Caller, sql: Statements, keys: Sequence[KeyRow]) -> dict[
             repeated.append(Held(first, key.id))
         elif first is not key:
             repeated.append(Held(key, first.id))
-    duplicates: dict[UUID, UUID] = {}
-    pending = list(taking.values())
-    while pending:
-        pending = await _round(caller, sql, pending, duplicates)
+    return list(taking.values()), repeated
+
+
+def repeat(repeated: Sequence[Held], duplicates: dict[UUID, UUID]) -> None:
+    """What asks for a key that another of the same dispatch asks for is a duplicate of whoever has it by now."""
     for again, first_id in reversed(repeated):
-        _duplicate(again, duplicates.get(first_id, first_id), duplicates)
-    return duplicates
+        duplicate(again, duplicates.get(first_id, first_id), duplicates)
 
 
 async def _round(caller: Caller, sql: Statements, keys: Sequence[KeyRow], duplicates: dict[UUID, UUID]) -> list[KeyRow]:
@@ -57,7 +67,7 @@ async def _round(caller: Caller, sql: Statements, keys: Sequence[KeyRow], duplic
     if not left:
         return []
     there = {
-        (row[0], row[1]): (_uuid(row[2]), row[3]) for row in await caller.fetch(sql["held_keys"], *_columns(left)[:2])
+        (row[0], row[1]): (uuid(row[2]), row[3]) for row in await caller.fetch(sql["held_keys"], *_columns(left)[:2])
     }
     moved: list[KeyRow] = []
     free: list[Held] = []
@@ -74,7 +84,7 @@ async def _round(caller: Caller, sql: Statements, keys: Sequence[KeyRow], duplic
         elif key.on_conflict in ("replace", DEBOUNCE):
             replacing.append(Held(key, old))
         else:
-            _duplicate(key, old, duplicates)
+            duplicate(key, old, duplicates)
     if replacing:
         replaced, others = await _remove(caller, sql, replacing, duplicates)
         free += replaced
@@ -90,16 +100,16 @@ async def _remove(
     The keys stay locked: of several who replace the same job, the next one finds what the one before wrote.
     """
     rows = await caller.fetch(sql["lock_keys"], *_columns([held.wanted for held in replacing])[:2])
-    holders = {(row[0], row[1]): _uuid(row[2]) for row in rows}
+    holders = {(row[0], row[1]): uuid(row[2]) for row in rows}
     same = [held for held in replacing if holders.get(held.wanted[:2]) == held.old]
     removed: set[UUID] = set()
     for _ in range(2):  # a job that became due in between stood in neither place
         ids = [held.old for held in same if held.old not in removed]
         if ids:
-            removed |= {_uuid(row[0]) for row in await caller.fetch(sql["remove_unstarted"], ids)}
+            removed |= {uuid(row[0]) for row in await caller.fetch(sql["remove_unstarted"], ids)}
     for held in same:
         if held.old not in removed and held.wanted.on_conflict != DEBOUNCE:
-            _duplicate(held.wanted, held.old, duplicates)
+            duplicate(held.wanted, held.old, duplicates)
     free = [held for held in same if held.old in removed or held.wanted.on_conflict == DEBOUNCE]
     return free, [held.wanted for held in replacing if held not in same]
 
@@ -115,7 +125,8 @@ async def _pass(caller: Caller, sql: Statements, free: Sequence[Held]) -> list[K
     return [key for key in wanted if key[:2] not in passed]
 
 
-def _duplicate(key: KeyRow, first: UUID, duplicates: dict[UUID, UUID]) -> None:
+def duplicate(key: KeyRow, first: UUID, duplicates: dict[UUID, UUID]) -> None:
+    """``key`` is held by ``first``. Raises DuplicateKey where that is what it asks for."""
     if key.on_conflict == "raise":
         raise DuplicateKey(key.scope.replace(":", " ", 1), key.key, first)
     duplicates[key.id] = first
@@ -125,6 +136,6 @@ def _columns(keys: Sequence[KeyRow]) -> list[list[object]]:
     return [list(column) for column in zip(*keys, strict=True)]
 
 
-def _uuid(value: object) -> UUID:
+def uuid(value: object) -> UUID:
     """An id as a connection with codecs of its own may give it."""
     return value if isinstance(value, UUID) else UUID(str(value))

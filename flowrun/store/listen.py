@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from typing import Any
+from uuid import UUID
 
 from flowrun.core.lanes import SEPARATOR
 from flowrun.store.pool import Connection
@@ -25,8 +26,11 @@ class Channels:
         self._schema = schema
         self._queues: dict[str, str] = {}
         self.control = self._name("control")
-        """Payload ``await <id>``: somebody waits for a job or a flow; ``timer``: something new is scheduled;
-        ``queues``, ``schedules``: some were changed; ``hello <id>``: a worker listens for itself."""
+        """Payload ``await <ids>``: somebody waits for jobs or flows; ``cancel <ids>``: running jobs were asked to stop;
+        ``timer``: something new is scheduled; ``queues``, ``schedules``: some were changed; ``limit <id>``, ``slots
+        <id>``: a worker met a limit, or gave back slots; ``hello <id>``: a worker listens for itself.
+
+        Whoever may log in can send any of them: each is a reason to look, and what counts stands in the tables."""
         self.done = self._name("done")
         """Payload: ids of jobs and flows that have ended and that somebody waits for."""
 
@@ -46,6 +50,14 @@ class Channels:
 def place(queue: str, payload: str) -> str:
     """Where something is ready, as told on the channel of ``queue``: in itself, or in a lane of it."""
     return queue + SEPARATOR if payload == "lane" else queue
+
+
+def ids(payload: str) -> list[UUID]:
+    """The ids that a notification names; none if it names anything else: flowrun did not send it."""
+    try:
+        return [UUID(id) for id in payload.split(",") if id]
+    except ValueError:
+        return []
 
 
 async def listen(connection: Connection, channels: Iterable[str], heard: Heard) -> None:

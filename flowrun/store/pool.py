@@ -181,9 +181,12 @@ class Database:
         self._timeout = connect_timeout
         self._pool: asyncpg.Pool | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.writes: bool | None = None
+        """Whether its role writes the tables itself; None: not known yet. See granted.py."""
 
     async def open(self) -> None:
         """Connect; DatabaseUnavailable says where to, without the password."""
+        self.writes = None
         address = read(self.dsn)
         with translated(self.dsn, self.schema), understood():
             pool = await asyncpg.create_pool(

@@ -87,6 +87,11 @@ async def beat(connection: Connection, sql: Statements, *, worker_id: UUID, leas
     return Beat(others_expired, next_due, cancelled, changes, next_tick)
 
 
+async def asked_to_stop(connection: Connection, sql: Statements, worker_id: UUID) -> list[UUID]:
+    """Which jobs of a worker were asked to stop."""
+    return [row[0] for row in await connection.fetch(sql["asked_to_stop"], worker_id)]
+
+
 async def complain(connection: Connection, sql: Statements, worker_id: UUID, trouble: str | None) -> None:
     """Let people see what troubles a worker (JSON)."""
     await connection.execute(sql["tell_trouble"], worker_id, trouble)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import Any
-from uuid import UUID
 
 import anyio
 
@@ -23,6 +22,7 @@ from flowrun.logs import Log
 from flowrun.store import listen, upkeep
 from flowrun.store.upkeep import Beat
 from flowrun.worker.blocked import LoopWatch
+from flowrun.worker.heard import Heard
 from flowrun.worker.session import Session
 
 logger = Log("flowrun.worker")
@@ -33,6 +33,8 @@ RETRY = 0.5
 """Seconds between attempts to connect."""
 UNREAD = 5.0
 """Seconds that claimers may listen and not read."""
+PAUSE = 0.005
+"""Seconds between two looks for jobs that were asked to stop, however often that is said."""
 ECHO = 1.0
 """Seconds in which a worker hears what it said to itself. It tries twice before it says that it is deaf."""
 
@@ -51,6 +53,9 @@ class Heartbeat:
         self._echo = asyncio.Event()
         self._news = asyncio.Event()
         """There is something to tell others before the next heartbeat."""
+        self._asked = False
+        """A job that runs somewhere was asked to stop."""
+        self._heard_of = Heard(session, self._loop)
         self._channels: dict[str, str] = {}
         """By channel: the queue of which it tells."""
         settings = session.client.settings
@@ -203,6 +208,16 @@ class Heartbeat:
             if self._news.is_set():
                 self._news.clear()
                 await self._complain(connection)
+                await self._interrupt(connection)
+
+    async def _interrupt(self, connection: Any) -> None:
+        """Look which of the worker's jobs were asked to stop, if somebody says that one was."""
+        if self._asked:
+            self._asked = False
+            session = self._session
+            if asked := await upkeep.asked_to_stop(connection, session.client.database.sql, session.id):
+                self._tell(session.interrupt, asked)
+            await asyncio.sleep(PAUSE)
 
     async def _complain(self, connection: Any) -> None:
         """Let others see what troubles the worker, where that has changed."""
@@ -228,32 +243,31 @@ class Heartbeat:
 
     def _heard(self, channel: str, payload: str) -> None:
         session = self._session
+        word, _, rest = payload.partition(" ")
         if channel != session.client.channels.control:
-            self._tell(session.wake.ring, [listen.place(self._channels[channel], payload)])
-        elif payload == "queues":
-            self._tell(session.stale.set)
-        elif payload == "schedules":
-            self._tell(session.wake.tick.set)
-        elif payload == "timer":
-            self._tell(session.wake.due.set)
-        elif payload == f"hello {session.id}":
-            self._tell(self._echo.set)
-        elif payload.startswith("await "):
-            self._tell(session.remember_awaited, _ids(payload))
-        elif payload.startswith("limit "):
-            self._tell(session.others_wait, payload.partition(" ")[2])
-        elif payload.startswith("slots "):
-            self._tell(session.slots_given, payload.partition(" ")[2])
-        elif payload.startswith("cancel "):
-            self._tell(session.interrupt, _ids(payload))
+            place = listen.place(self._channels[channel], payload)
+            self._heard_of.tell(place, session.wake.ring, [place])
+        elif word == "queues":
+            self._heard_of.tell(word, session.stale.set)
+        elif word == "schedules":
+            self._heard_of.tell(word, session.wake.tick.set)
+        elif word == "timer":
+            self._heard_of.tell(word, session.wake.due.set)
+        elif word == "hello" and rest == str(session.id):
+            self._heard_of.tell(word, self._echo.set)
+        elif word == "await":
+            self._heard_of.awaited(listen.ids(rest))
+        elif word == "limit" and rest != str(session.id):
+            self._heard_of.tell(word, session.others_wait, rest)
+        elif word == "slots" and rest != str(session.id):
+            self._heard_of.tell(word, session.slots_given, rest)
+        elif word == "cancel":
+            # Which, stands in a table; of the jobs of this worker, if of any.
+            self._asked = True
+            self._news.set()
 
     def _tell(self, function: Callable[..., Any], *args: Any) -> None:
         try:
             self._loop.call_soon_threadsafe(function, *args)
         except RuntimeError:
             return  # the worker's loop is closed already
-
-
-def _ids(payload: str) -> list[UUID]:
-    """The ids behind the first word."""
-    return [UUID(id) for id in payload.partition(" ")[2].split(",")]

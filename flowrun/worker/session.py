@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -40,6 +41,10 @@ logger = Log("flowrun.worker")
 
 AGAIN = 0.5
 """Seconds after which a job that could not begin tries again."""
+OFTEN = 0.02
+"""Seconds in which it makes no difference how often others say that they wait."""
+MOST_AWAITED = 100_000
+"""Ids for which others wait, so many are remembered."""
 OTHERS_WAIT = 2.0
 """Seconds for which a worker that met a used-up limit is taken to wait; it says so again every second."""
 
@@ -155,7 +160,7 @@ class Session:
         self.troubles = Troubles()
         """What the database keeps the worker's own loops from."""
         self.drained = asyncio.Event()
-        self.awaited: dict[UUID, None] = {}
+        self.awaited: OrderedDict[UUID, None] = OrderedDict()
         """Jobs and flows that somebody in another process waits for."""
         self.settings: Mapping[str, QueueSetting] = {}
         """Queues that are limited or paused, by name."""
@@ -249,7 +254,10 @@ class Session:
     def others_wait(self, worker: str) -> None:
         """A worker (perhaps this one) met a limit that is used up."""
         if worker != str(self.id):
-            self.others_wait_until = monotonic() + OTHERS_WAIT
+            until = monotonic() + OTHERS_WAIT
+            if until - self.others_wait_until < OFTEN:
+                return
+            self.others_wait_until = until
             self.gates.share()
             self.wake.ring_limited()
 
@@ -297,8 +305,8 @@ class Session:
     def remember_awaited(self, ids: Iterable[UUID]) -> None:
         """Somebody waits for ``ids``; the oldest are forgotten beyond a bound (those who wait also poll)."""
         self.awaited.update(dict.fromkeys(ids))
-        while len(self.awaited) > 100_000:
-            del self.awaited[next(iter(self.awaited))]
+        while len(self.awaited) > MOST_AWAITED:
+            self.awaited.popitem(last=False)
 
     async def connect(self, patience: float, **settings: Any) -> Any:
         """A connection of one's own, planner pinned; ``patience``: seconds that an answer may take."""

@@ -21,6 +21,8 @@ from flowrun.worker.session import Session
 
 logger = Log("flowrun.worker")
 
+PAUSE = 0.005
+"""Seconds between two looks, however often somebody rings."""
 EARLIER = 0.1
 """Seconds that a heartbeat's word must be earlier than what is known: no two clocks agree to the millisecond."""
 SOON = 0.2
@@ -69,6 +71,7 @@ class Ticks:
                 for run in ticked.waits_for - self._watched:
                     self._watched.add(run)
                     group.start_soon(sheltered, self._watch, run)
+                await anyio.sleep(PAUSE)
 
     def _sleep_for(self, ticked: Ticked) -> None:
         until = [] if ticked.next_in is None else [max(ticked.next_in, 0.0 if ticked.schedules else SOON)]

@@ -23,7 +23,7 @@ logger = Log("flowrun.worker")
 SITTING = 1.0
 """Seconds after which jobs that no consumer could take are handed back."""
 PAUSE = 0.005
-"""Seconds between two looks at the schedule, however often it is rung."""
+"""Seconds between two looks at the schedule, or at the queues, however often somebody rings."""
 
 
 MAKING_DUE, RESCUING, LOOKING = "make due jobs ready", "rescue the jobs of lost workers", "look at the queues' settings"
@@ -134,7 +134,9 @@ async def look_at_queues(session: Session) -> None:
     async def verb(connection: Connection) -> Known:
         return await queues.settings(connection, database.sql, session.id)
 
-    session.learn(await shielded(database.repeat(verb, patience=session.patience)))
+    known = await shielded(database.repeat(verb, patience=session.patience))
+    if known != (session.changes, session.settings, session.paused_types):
+        session.learn(known)
 
 
 async def watch_queues(session: Session, settler: Settler) -> None:
@@ -142,21 +144,25 @@ async def watch_queues(session: Session, settler: Settler) -> None:
 
     From then on no job of it begins: those in the buffer are gone, and those on their way to it are turned away.
     """
+    said = None
     while True:
         await session.stale.wait()
         session.stale.clear()
         try:
             await look_at_queues(session)
-            if session.paused or session.paused_types:
-                settler.hand_back(session.turn_out(session.paused, session.paused_types))
-                _hold_up(session)
-                await settler.caught_up()
-            await say_heard(session)
+            if session.changes != said:
+                if session.paused or session.paused_types:
+                    settler.hand_back(session.turn_out(session.paused, session.paused_types))
+                    _hold_up(session)
+                    await settler.caught_up()
+                await say_heard(session)
+                said = session.changes
         except Exception as error:  # noqa: BLE001 - whatever it is: it passes, and a claim that does not know brings nothing
             await anyio.sleep(session.troubles.met(LOOKING, error))
             session.stale.set()
         else:
             session.troubles.over(LOOKING)
+            await anyio.sleep(PAUSE)
 
 
 async def say_heard(session: Session) -> None:

@@ -455,7 +455,7 @@ async def test_a_dispatch_whose_commit_was_not_answered(app, echo, connection, m
                     raise OSError("the connection was cut after the commit")
             return answer
 
-    monkeypatch.setattr("flowrun.client.dispatch.AsyncpgCaller", Cut)
+    monkeypatch.setattr("flowrun.client.writing.AsyncpgCaller", Cut)
     async with app:
         run = await order(app, echo, size=size, key="k", on_conflict="raise").dispatch()
         assert commits == 2

@@ -67,8 +67,8 @@ async def test_what_is_copied_in_is_what_was_written(
     async with app:
         compiled = app.client.plan_flow(flow)
         assert compiled.draft.source is not None
-        assert await app.client.write(compiled.draft) == {}
-        assert await app.client.write(compiled.draft) == {}  # again, after a commit that nobody heard of
+        assert await app.client.writing.write(compiled.draft) == {}
+        assert await app.client.writing.write(compiled.draft) == {}  # again, after a commit that nobody heard of
         assert compiled.draft.source is not None
     plan = compiled.plan
     found = await connection.fetch(f"select {', '.join(JobRow._fields)} from flowrun.jobs")
