@@ -66,7 +66,7 @@ class Recurrence:
     def after(self, moment: datetime) -> datetime | None:
         """The first tick after ``moment``; None: there is none any more."""
         if self.start is not None and moment < self.start:
-            moment = self.start - _MOMENT
+            moment = _just_before(self.start)
         try:
             tick = self._every_after(moment) if self.cron is None else _cron_after(self.cron, self._zone(), moment)
         except (OverflowError, ValueError):  # beyond the year 9999
@@ -130,8 +130,8 @@ def recurrence(
     for name, moment in (("start", start), ("end", end)):
         if moment is not None and (not isinstance(moment, datetime) or moment.utcoffset() is None):
             raise ConfigurationError(f"{where}: {name}= must be a datetime with a time zone; got {moment!r}")
-    start = None if start is None else start.astimezone(UTC)
-    end = None if end is None else end.astimezone(UTC)
+    start = None if start is None else _in_utc(start, f"{where}: start=")
+    end = None if end is None else _in_utc(end, f"{where}: end=")
     _check_zone(timezone, where)
     if every is not None:
         if timezone != "UTC":
@@ -141,9 +141,20 @@ def recurrence(
         rule = Recurrence(_checked(cron, where), None, timezone, start, end)
     if Recurrence(rule.cron, rule.every, rule.timezone).after(EPOCH) is None:
         raise ConfigurationError(f"{where}: cron rule {cron!r} never comes")
-    if end is not None and rule.after((start or EPOCH) - _MOMENT) is None:
+    if end is not None and rule.after(_just_before(start or EPOCH)) is None:
         raise ConfigurationError(f"{where} has no tick between its start= and its end=")
     return rule
+
+
+def _in_utc(moment: datetime, what: str) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ConfigurationError(f"{what} must lie between the years 1 and 9999 in UTC; got {moment!r}") from None
+
+
+def _just_before(moment: datetime) -> datetime:
+    return moment - _MOMENT if moment.replace(tzinfo=None) > datetime.min else moment  # noqa: DTZ901 - compared as it is
 
 
 def _checked(cron: Any, where: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
@@ -235,3 +235,15 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 def test_what_else_is_refused(given: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         recurrence(**given)
+
+
+def test_a_start_or_an_end_at_the_ends_of_time_is_taken_or_refused_by_its_name() -> None:
+    for moment in (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)):
+        for cron, every in (("0 3 * * *", None), (None, 60.0)):
+            recurrence(cron, every=every, start=moment).after(datetime(2026, 1, 1, tzinfo=UTC))
+    recurrence("0 3 * * *", start=datetime.min.replace(tzinfo=UTC), end=datetime.max.replace(tzinfo=UTC))
+    for moment, hours in ((datetime.min.replace(tzinfo=UTC), 14), (datetime.max.replace(tzinfo=UTC), -14)):
+        beyond = moment.replace(tzinfo=timezone(timedelta(hours=hours)))
+        for name in ("start", "end"):
+            with pytest.raises(ConfigurationError, match=f"{name}= must lie between the years 1 and 9999"):
+                recurrence("0 3 * * *", **{name: beyond})
