@@ -133,6 +133,7 @@ class Hold:
         rows = await connection.fetch(sql["hold_now"], list(jobs), list(counters))
         missed = {id for id, held in rows if not held}
         lost = jobs - {id for id, _ in rows}
-        if lost:
-            missed |= {row[0] for row in await connection.fetch(sql["unfinished"], list(lost))}
+        if lost and (still := [row[0] for row in await connection.fetch(sql["unfinished"], list(lost))]):
+            # A job that is seen nowhere, and has no outcome, is a row that somebody deleted or made up: nothing moves it.
+            missed |= {id for id, held in await connection.fetch(sql["hold_now"], still, []) if not held}
         return missed

@@ -118,6 +118,8 @@ class Dispatcher:
         for name, step in varied.walk(written.steps):
             if step.kind == "gate" and step.do == "signal":
                 await self._insist(lambda name=name, step=step: run.signal(name, step.answer))
+            if step.kind == "race" and step.racers[0] == "gate":
+                await self._insist(lambda name=name: run.signal(f"{name}-a", "yes"))
         if written.again and await self._wait(number, run) == "failed":
             self._mended.add(number)
             if await self._insist(run.retry):

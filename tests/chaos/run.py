@@ -310,6 +310,8 @@ class Tending:
                 for name, step in varied.walk(flows.varied(int(number)).steps):
                     if step.kind == "gate" and step.do == "signal":
                         await run.signal(name, step.answer)
+                    if step.kind == "race" and step.racers[0] == "gate":
+                        await run.signal(f"{name}-a", "yes")
         for row in await self.wanting(connection):
             if row["type"] is not None:
                 await (await self._app.get_job(row["id"])).cancel()

@@ -9,9 +9,6 @@ from typing import Any
 import pytest
 
 from flowrun import Flowrun
-from tests.cli.test_operating import typed
-
-__all__ = ["typed"]
 
 
 @pytest.fixture

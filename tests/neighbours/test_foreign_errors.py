@@ -20,6 +20,7 @@ import asyncpg
 import pytest
 
 from flowrun import Flowrun, Job, Snooze, backoff
+from flowrun.client import troubles
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -171,8 +172,14 @@ WORKED_BY = {
 
 @pytest.mark.parametrize("event", WORKED_BY)
 async def test_no_statement_on_any_table_ends_an_embedded_worker(
-    dsn: str, connection: asyncpg.Connection, until: Until, caplog: pytest.LogCaptureFixture, event: str
+    dsn: str,
+    connection: asyncpg.Connection,
+    until: Until,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    event: str,
 ) -> None:
+    monkeypatch.setattr(troubles, "SOON", 0.0)  # what table after table brings about is said each time
     app = make(dsn)
 
     def told() -> int:
@@ -192,7 +199,8 @@ async def test_no_statement_on_any_table_ends_a_worker_that_serves(
     dsn: str, connection: asyncpg.Connection, until: Until, tmp_path: Path
 ) -> None:
     (tmp_path / "served.py").write_text(
-        "import os\nfrom tests.neighbours.test_foreign_errors import make\napp = make(os.environ['SERVED_DSN'])\n"
+        "import os\nfrom flowrun.client import troubles\nfrom tests.neighbours.test_foreign_errors import make\n"
+        "troubles.SOON = 0.0\napp = make(os.environ['SERVED_DSN'])\n"
     )
     environment = os.environ | {"SERVED_DSN": dsn, "PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
     with (tmp_path / "log").open("w") as log:
