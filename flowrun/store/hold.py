@@ -134,6 +134,6 @@ class Hold:
         missed = {id for id, held in rows if not held}
         lost = jobs - {id for id, _ in rows}
         if lost and (still := [row[0] for row in await connection.fetch(sql["unfinished"], list(lost))]):
-            # A job that is seen nowhere, and has no outcome, is a row that somebody deleted or made up: nothing moves it.
+            # A job that stands nowhere and has no outcome is a row that somebody deleted or made up: nothing moves it.
             missed |= {id for id, held in await connection.fetch(sql["hold_now"], still, []) if not held}
         return missed
