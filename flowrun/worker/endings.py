@@ -9,6 +9,7 @@ from flowrun.core.attempt import Claimed, Ending
 from flowrun.logs import Log
 from flowrun.worker.failures import AttemptEnded
 from flowrun.worker.session import Session, Slot, Trouble
+from flowrun.worker.tasks import cancelled_by
 
 logger = Log("flowrun.worker")
 
@@ -33,11 +34,13 @@ class Endings:
                 logger.error("a consumer ended; another takes its place", exc_info=error)
                 answer(slot, None)
                 continue
-            logger.error("job %s (%s): what ran its attempt was ended", job.id, job.type, exc_info=error)
-            self._session.note_ending(job)
+            by = cancelled_by(task) if error is None else None
+            if by is None or by is job:
+                logger.error("job %s (%s): what ran its attempt was ended", job.id, job.type, exc_info=error)
+                self._session.note_ending(job)
             if error is None:
                 error = AttemptEnded("what ran the attempt was ended before the handler was")
-            answer(slot, self._session.runner.broke_off(job, error))
+            answer(slot, self._session.runner.broke_off(job, error, by))
 
     def trouble(self) -> list[Trouble]:
         """The types that did so lately."""

@@ -134,8 +134,7 @@ class Runner:
             return self._failed(job, rules, AttemptTimeout(f"the attempt took longer than {rules.timeout} s"))
         by = cancelled_by(asyncio.current_task())
         if by is not None and by is not job and by.swept:
-            logger.warning("job %s (%s) was cancelled by job %s (%s), and runs again", job.id, job.type, by.id, by.type)
-            return Ending(job.id, job.lease, job.attempt, None, delay=SWEPT, attempts_used=job.attempt - 1)
+            return _swept(job, by)
         if not error.args:
             who = "its own code" if by is job else f"job {by.id} ({by.type})" if by is not None else "somebody"
             message = f"{who} cancelled the task of the attempt; flowrun did not"
@@ -144,11 +143,13 @@ class Runner:
             error = asyncio.CancelledError(message).with_traceback(error.__traceback__)
         return self._failed(job, rules, error)
 
-    def broke_off(self, job: Claimed, error: BaseException) -> Ending:
-        """The end of an attempt that ended every coroutine on its way."""
+    def broke_off(self, job: Claimed, error: BaseException, by: Claimed | None = None) -> Ending:
+        """The end of an attempt that ended every coroutine on its way, or that job ``by`` cancelled before it began."""
         job.over = True
         if job.settled:
             return _over(job)
+        if by is not None and by is not job and not job.interrupted:
+            return _swept(job, by)
         return _stopped(job) if job.interrupted else self._failed(job, self._rules(job), error)
 
     def left_behind(self, job: Claimed) -> Ending:
@@ -331,6 +332,12 @@ def interrupt(job: Claimed, task: asyncio.Task[Any]) -> None:
             job.scope.cancel()
         else:
             task.cancel()
+
+
+def _swept(job: Claimed, by: Claimed) -> Ending:
+    """An attempt that another job cancelled, as with all tasks of the process: its job runs again and has used none."""
+    logger.warning("job %s (%s) was cancelled by job %s (%s), and runs again", job.id, job.type, by.id, by.type)
+    return Ending(job.id, job.lease, job.attempt, None, delay=SWEPT, attempts_used=job.attempt - 1)
 
 
 def _over(job: Claimed) -> Ending:

@@ -424,6 +424,40 @@ async def test_nothing_is_kept_of_attempts_that_are_over(app: Flowrun) -> None:
         assert sum(type(one) is Large for one in gc.get_objects()) <= 2
 
 
+async def test_an_attempt_that_another_job_cancels_before_it_begins_runs_again_and_uses_none(
+    app: Flowrun, looking: None
+) -> None:
+    """As when a job cancels all tasks of the process, and one of them has not had its first turn."""
+
+    @app.handler(attempts=1)
+    async def victim() -> int:
+        return 1
+
+    @app.handler
+    async def sweeping() -> int:
+        return 2
+
+    async with app.worker(concurrency=1):
+        begin, others, cut = consumer.Consumers._begin, [], []
+
+        def beginning(self: Any, slot: Any, job: Any) -> None:
+            begin(self, slot, job)
+            if job.type == "sweeping":
+                others.append(job)
+            elif not cut:
+                context = contextvars.copy_context()
+                context.run(app.client.attempt.set, others[0])
+                cut.append(context.run(slot.task.cancel))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(consumer.Consumers, "_begin", beginning)
+            assert await (await sweeping.dispatch()).result(timeout=20) == 2
+            run = await victim.dispatch()
+            assert await run.result(timeout=20) == 1
+        assert cut == [True]
+        assert (await run.attempts()) == []
+
+
 async def test_an_attempt_that_is_ended_before_it_begins_is_answered_for(
     app: Flowrun, looking: None, until, caplog: pytest.LogCaptureFixture
 ) -> None:
