@@ -248,7 +248,7 @@ def _split(dsn: str) -> SplitResult:
         ports = [host.rpartition("]")[2].partition(":")[2] for host in hosts]
         readable = lone and all(not port or (port.isdecimal() and 0 < int(port) < 65_536) for port in ports)
     except ValueError:
-        readable = False
+        raise _unreadable() from None
     if not readable:
         raise _unreadable()
     return parts

@@ -166,7 +166,7 @@ def difference(given: Any, back: Any, path: str = "", *, loose: bool = False) ->
         return None if in_json else Difference(path, given, back)
     if kind in _ASIS:
         return None if given == back else Difference(path, given, back)
-    if isinstance(given, Mapping) and isinstance(given, dict):
+    if isinstance(given, dict) and isinstance(back, dict):
         return _of_dicts(given, back, path, loose)
     if isinstance(given, list | tuple | deque):
         if len(given) != len(back):

@@ -12,7 +12,7 @@ from enum import Enum
 import asyncpg
 
 from flowrun.errors import DatabaseError, DatabaseUnavailable, FlowrunError
-from flowrun.store.pool import FORBIDDEN, LOST, REPEATABLE, UNSENDABLE
+from flowrun.store.pool import FORBIDDEN, LOST, REPEATABLE, UNSENDABLE, sqlstate
 
 _VALUES = ("21", "22", "23", "54")
 """Classes of SQLSTATE that are about values and rows: a cardinality, data, constraints, limits of size."""
@@ -50,7 +50,7 @@ def fault_of(error: BaseException) -> Fault:
     if isinstance(error, LOST):
         return Fault.LINK
     if isinstance(error, asyncpg.PostgresError):
-        state = error.sqlstate or ""
+        state = sqlstate(error) or ""
         if state.startswith(_UNANSWERED):
             return Fault.LINK
         return Fault.DATA if state.startswith(_VALUES) else Fault.SERVER
@@ -59,4 +59,4 @@ def fault_of(error: BaseException) -> Fault:
 
 def was_answered(error: BaseException) -> bool:
     """Whether the server has said that the statement was not done."""
-    return isinstance(error, asyncpg.PostgresError) and not (error.sqlstate or "08").startswith(_UNANSWERED)
+    return isinstance(error, asyncpg.PostgresError) and not (sqlstate(error) or "08").startswith(_UNANSWERED)
