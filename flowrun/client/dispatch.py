@@ -41,7 +41,7 @@ from flowrun.errors import ConfigurationError, InvalidArguments, InvalidFlow, No
 from flowrun.logs import Log
 from flowrun.registry import Definition, Registry
 from flowrun.sealing import Sealing, rows
-from flowrun.store import reads
+from flowrun.store import granted, reads
 from flowrun.store.edits import Edit
 from flowrun.store.listen import Channels
 from flowrun.store.pool import Database, Id
@@ -85,6 +85,15 @@ class Client:
         self.ahead = timedelta(0)
         """How far a test has moved time on: moments that are named now come so much sooner."""
         self.renew()
+
+    async def open(self) -> None:
+        """Connect, and ask once what the role may do."""
+        await self.database.open()
+        try:
+            await granted.find_out(self.database)
+        except BaseException:
+            await self.database.close()
+            raise
 
     def renew(self) -> None:
         """Forget what belonged to another event loop: an app can be opened again in a new one (tests do)."""

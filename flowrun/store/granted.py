@@ -33,6 +33,15 @@ async def may_write(caller: Caller, sql: Statements) -> bool:
     return not rows or bool(rows[0][0])
 
 
+async def find_out(database: Database) -> None:
+    """Ask for the role's rights when an app opens, so that its first dispatch does not wait for that."""
+
+    async def ask(connection: Connection) -> bool:
+        return await may_write(AsyncpgCaller(connection, nullcontext), database.sql)
+
+    database.writes = await database.repeat(ask)
+
+
 async def written(database: Database, verb: Callable[[Connection, bool], Awaitable[T]]) -> T:
     """Run ``verb`` on a connection of the pool, told whether its role writes the tables itself.
 

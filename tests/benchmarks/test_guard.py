@@ -22,7 +22,7 @@ from flowrun.store.statement import Statements, names
 
 Sent = Callable[[], Awaitable[Counter[str]]]
 
-_CONSTANT = re.compile(r"\$\d+|\b\d+(\.\d+)?\b|'[^']*'|\s+")
+_CONSTANT = re.compile(r"\$\d+|\bnull\b|\b\d+(\.\d+)?\b|'[^']*'|\s+")
 _DRIVER = ("with recursive", "select set_config", "select current_setting", "select number,")
 """asyncpg looks types up, once a connection; connections are not what is counted here."""
 

@@ -18,7 +18,7 @@ from tests.chaos.conftest import Through
 pytestmark = pytest.mark.timeout(120)
 
 Until = Callable[..., Awaitable[None]]
-SAID = {"claim": [b"taken.attempt"], "settle": [b"as note, id, (used + 1)"], "heartbeat": [b"expires_at = now()"]}
+SAID = {"claim": [b"taken.attempt"], "settle": [b"as note, id, (least(used"], "heartbeat": [b"expires_at = now()"]}
 
 
 def make(dsn: str, poll: float = 30.0, **options: str) -> Flowrun:
