@@ -114,11 +114,12 @@ class Flow:
         >>> flow.add(JobSpec("b"), after=a.finished)
         <Node 'b' of flow 'f'>
         """
+        waits = () if after is None else conditions(self, after)  # what is refused leaves no node behind
         node = self._place(what, name, optional)
         node.cleanup = cleanup
         self.nodes.append(node)
-        if after is not None:
-            node.after = conditions(self, after)
+        if waits:
+            node.after = waits
         if compensate is not None:
             self._compensate(node, compensate, None)
         return node

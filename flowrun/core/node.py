@@ -229,9 +229,10 @@ def _condition(flow: Flow | None, item: Any) -> When | Join:
     if isinstance(item, Node | str):
         return When(item, Condition.SUCCEEDED)
     where = f"flow {flow.name!r}: " if flow is not None else ""
-    raise InvalidFlow(
-        f"{where}after= takes nodes, conditions (node.failed, any_of(...)) or names of nodes, not {type(item).__name__}"
-    )
+    takes = f"{where}after= takes nodes, conditions (node.failed, any_of(...)) or names of nodes, not"
+    if isinstance(item, Reference):
+        raise InvalidFlow(f"{takes} the result {item!r}; to wait for a value of a result, write node.when(path, value)")
+    raise InvalidFlow(f"{takes} {type(item).__name__}")
 
 
 def _path(path: Any) -> tuple[str | int, ...]:

@@ -133,3 +133,31 @@ async def test_delete_and_prune(typed, shop, connection) -> None:
         code, out, err = await typed(*words)
         assert (code, out) == (2, "")
         assert said in err
+
+
+async def test_the_dead_letter_with_arguments_that_an_app_checks(typed, shop, dsn, tmp_path, monkeypatch) -> None:
+    (tmp_path / "till.py").write_text(
+        f"""from flowrun import Flowrun
+app = Flowrun({dsn!r})
+
+@app.handler("charge")
+async def charge(order_id: int, token: str = "bad") -> str: ...
+"""
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    first, second, third = shop["failed"]
+    code, _, err = await typed("failed", "retry", first.id, "--args", '{"card": 1}', "--app", "till:app")
+    assert (code, "card" in err) == (1, True), err
+    code, _, err = await typed("failed", "retry", first.id, "--drop", "order_id", "--app", "till:app")
+    assert (code, "order_id" in err) == (1, True), err
+    assert (await first.status()).state == "failed"
+    good = '{"token": "new"}'
+    assert await typed("failed", "retry", first.id, "--args", good, "--app", "till:app") == (0, "1\n", "")
+    assert await first.result(timeout=20) == "new"
+    # Without the app nobody here knows the handler: the job fails at once, and says why.
+    assert await typed("failed", "retry", second.id, "--args", '{"token": "new", "card": 1}') == (0, "1\n", "")
+    assert (await second.wait(timeout=20)).state == "failed"
+    assert await typed("failed", "retry", second.id, "--drop", "card", "--app", "till:app") == (0, "1\n", "")
+    assert await second.result(timeout=20) == "new"
+    code, _, err = await typed("failed", "discard", third.id, "--drop", "token")
+    assert (code, "--drop" in err) == (2, True)

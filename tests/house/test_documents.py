@@ -42,3 +42,19 @@ def test_tests_that_are_named_exist(document: Path) -> None:
 def test_all_forty_bad_inputs_are_there_and_each_has_its_test() -> None:
     assert sorted(rows()) == list(range(1, 41))
     assert {number for number, row in rows().items() if not NAMED.search(row)} == WITHOUT_TEST
+
+
+def test_the_other_bad_inputs_have_their_tests() -> None:
+    text = BAD_INPUTS.read_text()
+    table = text[text.index("\n| input | what flowrun does") : text.index("Besides, generated values")]
+    others = [row for row in table.splitlines()[3:] if row.startswith("|")]
+    assert len(others) >= 11
+    assert [row for row in others if not NAMED.search(row)] == []
+
+
+@pytest.mark.parametrize("document", sorted((ROOT / "docs").glob("*.md")), ids=lambda file: file.name)
+def test_tables_are_whole(document: Path) -> None:
+    """Each table has a head and a rule below it: a paragraph in its middle would make text of the rows behind it."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    tables = re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE)
+    assert [table for table in tables if not re.match(r"\|.*\n\|[ :|-]+\n", table)] == []
