@@ -103,7 +103,8 @@ class FailedJobs:
         """Run it again, with all its attempts, and with other arguments if ``args`` are given; in a flow, also what it
         had skipped. Arguments named by ``drop`` are taken out: its handler may not have them any more.
 
-        Raises NotFound, or NotPossible if it has not failed.
+        Raises NotFound, NotPossible if it has not failed, and InvalidArguments where its handler is known here and does
+        not take the arguments.
 
             await app.failed.retry(job.id, args={"order_id": 42, "token": "new"})
         """
@@ -129,9 +130,8 @@ class FailedJobs:
         """Run all again that a list with the same filters has, in batches; the ids of those that run again.
 
         One that cannot (its flow was compensated) is left out. ``args`` replace arguments of each, those named
-        by ``drop`` are taken out. ``dry_run``: change
-        nothing. Raises InvalidArguments, before anything is done, where a handler is known here that does not take
-        ``args``.
+        by ``drop`` are taken out. ``dry_run``: change nothing. Raises InvalidArguments, before anything is done, where
+        a handler is known here that does not take the arguments.
 
             ids = await app.failed.retry_all(error="TimeoutError", dry_run=True)
         """

@@ -86,7 +86,10 @@ class Types:
         return TypePause(changed, await database.repeat(running), tuple(unheard))
 
     async def resume(self, name: str) -> bool:
-        """Its jobs are claimed again. False if it was not paused."""
+        """Let jobs of the type be claimed again. False if it was not paused. Raises ConfigurationError for a bad name.
+
+        await app.types.resume("import_page")
+        """
         changed = await self._pause(name, paused=False)
         if changed:
             await self._announce(name)

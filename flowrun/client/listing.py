@@ -285,8 +285,8 @@ class Jobs:
         """Run all handlers' jobs again that pass the filters and failed, or were cancelled; the ids of those that do.
 
         In a flow, what was skipped because of them is decided again. Those that were discarded are left out, and those
-        whose flow was compensated. ``args`` replace arguments of each, those named
-        by ``drop`` are taken out. Raises InvalidArguments.
+        whose flow was compensated. ``args`` replace arguments of each, those named by ``drop`` are taken out. Raises
+        InvalidArguments where a handler is known here that does not take the arguments.
 
             await app.jobs.retry(type="send_email", since=yesterday, dry_run=True)
         """

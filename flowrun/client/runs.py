@@ -108,8 +108,8 @@ class JobRun(Generic[R_co]):
         """Run the job again, which has failed or was cancelled, with all its attempts.
 
         In a flow, what was skipped because of it is decided again too. ``args`` replace arguments, those named by
-        ``drop`` are taken out. Raises NotPossible if it has not failed,
-        InvalidArguments where its handler is known here and does not take them.
+        ``drop`` are taken out. Raises NotPossible if it has not failed, or if what its flow did is undone or being
+        undone, and InvalidArguments where its handler is known here and does not take the arguments.
 
             await run["invoice"].retry(args={"address": "new"}, actor="ann", reason="wrong address")
         """
@@ -131,7 +131,9 @@ class JobRun(Generic[R_co]):
 
     async def skip(self, *, actor: str | None = None, reason: str | None = None) -> None:
         """Let the job be skipped, whatever state it is in. Raises NotPossible if it has succeeded or was skipped, or if
-        what its flow did is being undone.
+        what its flow did is undone or being undone.
+
+            await run["invoice"].skip(actor="ann", reason="not needed")
         """
         await control.decide(self._client, self.id, self.type, Outcome.SKIPPED, None, By(actor, reason))
 
@@ -273,7 +275,8 @@ class FlowRun:
         Cancelled nodes count as failed; optional ones that failed, and losers of races, do not. A cancellation is over
         with it: a handler that is being interrupted runs again when it has stopped. ``args`` replace arguments, by
         node; those that ``drop`` names, by node, are taken out. Returns how many nodes run again; 0 if none had failed.
-        Raises NotPossible if the flow was compensated, or is being.
+        Raises NotPossible if the flow was compensated, or is being, and InvalidArguments where a handler is known here
+        and does not take the arguments.
 
             await run.retry(args={"invoice": {"address": "new"}}, actor="ann")
         """

@@ -120,7 +120,8 @@ def linear(seconds: float, *, cap: float = _DAY, jitter: float = 0.1) -> Policy:
 
 def exponential(first: float = 2.0, factor: float = 2.0, *, cap: float = _DAY, jitter: float = 0.1) -> Policy:
     """Wait ``first`` seconds after the first failed attempt, and ``factor`` times as long after each further one, at
-    most ``cap`` seconds. Raises ConfigurationError for a ``factor`` below 1.
+    most ``cap`` seconds (floats). ``jitter`` is the share of a delay that is random, 0.0 to 1.0. Raises
+    ConfigurationError for a negative delay or a ``factor`` below 1.
 
     >>> [exponential(10.0)(attempt) for attempt in (1, 2, 3)]
     [10.0, 20.0, 40.0]
