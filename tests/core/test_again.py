@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from flowrun.core.again import Again, Stored, again, failed, undo
 from flowrun.core.cascade import Counters, Edge
 from flowrun.core.states import Condition, Kind, Outcome
@@ -139,3 +141,27 @@ def test_a_flow_inside_that_was_cancelled_before_it_began_begins() -> None:
         assert plan.undone == jobs.keys()
         assert plan.released == ["x"]
         assert plan.blocked["start"] == Counters(1, 1)
+
+
+def test_a_child_of_very_many_parents_is_counted_once() -> None:
+    def calls(width: int) -> int:
+        jobs = {f"p{n}": job(BAD if n % 2 else GOOD) for n in range(width)}
+        jobs |= {"c": job(SKIPPED), "d": job(SKIPPED), "lost": job(SKIPPED), "e": job(BAD, Kind.END)}
+        edges = [Edge(f"p{n}", child, S) for n in range(width) for child in ("c", "lost")]
+        edges += [Edge("p0", "lost", F), Edge("c", "d", S), *(Edge(one, "e", ANY) for one in jobs if one != "e")]
+        count = 0
+
+        def counted(_: object, event: str, __: object) -> None:
+            nonlocal count
+            count += event in ("call", "c_call")
+
+        sys.setprofile(counted)
+        try:
+            plan = run(jobs, edges)
+        finally:
+            sys.setprofile(None)
+        assert plan.undone == jobs.keys() - {f"p{n}" for n in range(0, width, 2)}
+        assert set(plan.skipped) == {"lost"}
+        return count
+
+    assert calls(800) < 5 * calls(200)
