@@ -75,12 +75,11 @@ class Hold:
             counted |= self.first_counters - wanted
         if not wanted and not counted:
             return
-        if wanted and self._has is not _Has.NOTHING:
+        if self._has is _Has.COUNTERS or (wanted and self._has is not _Has.NOTHING):
             left = await self._without_waiting(connection, sql, wanted, counted)
-        elif wanted:
+        elif self._has is _Has.NOTHING and (wanted or own is not None):
+            # Counters alone wait for nothing here, but the caller's own leases come before them all the same.
             left = await self._wait(connection, sql, wanted, counted, own)
-        elif self._has is _Has.COUNTERS:
-            left = await self._without_waiting(connection, sql, wanted, counted)
         else:
             await connection.fetch(sql["lock_blocked"], list(counted))
             left = set()
@@ -118,7 +117,7 @@ class Hold:
         own: tuple[UUID, Sequence[int] | None] | None,
     ) -> set[UUID]:
         ids = list(jobs)
-        found = {row[0] for row in await connection.fetch(sql["hold_places"], ids)}
+        found = {row[0] for row in await connection.fetch(sql["hold_places"], ids)} if ids else set[UUID]()
         found |= {row[0] for row in await connection.fetch(sql["hold_leases"], ids, *(own or (None, None)))}
         found |= {row[0] for row in await connection.fetch(sql["lock_blocked"], [*jobs, *counters])}
         # What moved while this waited stands elsewhere now, or has ended.

@@ -17,6 +17,7 @@ import pytest
 from flowrun import mint
 from flowrun.core.states import Outcome
 from flowrun.store import insert, upkeep
+from flowrun.store.hold import Hold, HoldFirst
 from flowrun.store.settle import Leases
 from flowrun.store.statement import Statements
 from tests.store.stage import (
@@ -312,3 +313,19 @@ async def test_children_are_locked_in_the_order_of_their_ids(dsn: str, sql: Stat
                 await waiting
             await transaction.rollback()
             await upkeep.hand_back(watch, sql, worker_id=worker.id, leases=None)
+
+
+async def test_own_leases_come_before_counters_that_a_turn_before_missed(scene: Scene) -> None:
+    """A settle that begins anew for nothing but a counter has its leases when it waits for that counter."""
+    hold = Hold().learn(HoldFirst([], [scene.child]))
+    counter = scene.watch.transaction()
+    await counter.start()
+    await scene.watch.execute("select from flowrun.blocked where id = $1 for update", scene.child)
+    transaction = scene.two.transaction()
+    await transaction.start()
+    waiting = asyncio.create_task(hold.jobs(scene.two, scene.sql, [], own=(scene.worker.id, [1])))
+    await until_waiting(scene.watch, scene.two)
+    assert await scene.watch.fetch("select n from flowrun.leases for update skip locked") == []
+    await counter.rollback()
+    await waiting
+    await transaction.rollback()
