@@ -76,6 +76,13 @@ released as (
 """
 
 
+LOST_FLOWS = """
+select j.id from flowrun.jobs j join flowrun.edges e on e.parent_id = j.id
+where j.kind = 1 and e.test ? 'rivals' and exists (
+    select from jsonb_array_elements_text(e.test -> 'rivals') r join flowrun.finished f on f.id = r::uuid
+    where f.outcome = 1 or e.test ->> 'on' <> '0'
+)
+"""
 HARMLESS = ("another won the race", "another item of the map failed", "not to be compensated")
 """Why jobs are cancelled whose flow can succeed all the same."""
 
@@ -329,13 +336,15 @@ async def _flow_states(connection: asyncpg.Connection[Any]) -> list[str]:
     outermost = set(roots.values())
     members: dict[Any, list[Any]] = defaultdict(list)
     problems = []
+    # An inner flow that loses a race does no harm, also where it fails.
+    lost = {row[0] for row in await connection.fetch(LOST_FLOWS)}
     for row in rows:
         # A compensation is the outermost flow's affair: it runs, or not, when the inner flow has long ended.
         home = roots.get(row["flow_id"]) if row["compensates"] else row["flow_id"]
         spoils = home if row["outcome"] == 3 or (row["outcome"] == 2 and not row["optional"]) else None
         # The join that a flow begins with is cancelled with the flow, which speaks for itself.
         passive = row["compensates"] or row["why"] in HARMLESS or row["kind"] == 2
-        harmless = row["callback"] or (row["outcome"] == 3 and passive)
+        harmless = row["callback"] or (row["outcome"] == 3 and passive) or (row["id"] in lost and row["spoils"] is None)
         # What is in a flow that lost a race says how that one went.
         inside = row["why"] in HARMLESS and home not in outermost
         if row["spoils"] != (None if harmless else spoils) and not (inside and row["spoils"] == spoils):

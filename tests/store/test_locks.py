@@ -315,17 +315,27 @@ async def test_children_are_locked_in_the_order_of_their_ids(dsn: str, sql: Stat
             await upkeep.hand_back(watch, sql, worker_id=worker.id, leases=None)
 
 
-async def test_own_leases_come_before_counters_that_a_turn_before_missed(scene: Scene) -> None:
-    """A settle that begins anew for nothing but a counter has its leases when it waits for that counter."""
-    hold = Hold().learn(HoldFirst([], [scene.child]))
+JOINS = ("hashjoin", "mergejoin", "nestloop")
+
+
+@pytest.mark.parametrize("way", JOINS)
+@pytest.mark.parametrize("wanted", ["a counter", "a job"])
+async def test_own_leases_come_before_counters(scene: Scene, wanted: str, way: str) -> None:
+    """A settle that holds what others may have holds its own leases before it waits for a counter, however they are
+    found: also where no job that it wants stands in a lease, and where it begins anew for nothing but a counter."""
+    hold = Hold() if wanted == "a job" else Hold().learn(HoldFirst([], [scene.child]))
     counter = scene.watch.transaction()
     await counter.start()
     await scene.watch.execute("select from flowrun.blocked where id = $1 for update", scene.child)
     transaction = scene.two.transaction()
     await transaction.start()
-    waiting = asyncio.create_task(hold.jobs(scene.two, scene.sql, [], own=(scene.worker.id, [1])))
+    for other in {*JOINS, "indexscan", "bitmapscan", "material"} - {way}:
+        await scene.two.execute(f"set local enable_{other} = off")
+    ids = [scene.child] if wanted == "a job" else []
+    waiting = asyncio.create_task(hold.jobs(scene.two, scene.sql, ids, own=(scene.worker.id, [1])))
     await until_waiting(scene.watch, scene.two)
-    assert await scene.watch.fetch("select n from flowrun.leases for update skip locked") == []
+    free = await scene.watch.fetch("select n from flowrun.leases for update skip locked")
     await counter.rollback()
     await waiting
     await transaction.rollback()
+    assert free == []
