@@ -56,7 +56,9 @@ class Again(Generic[Id]):
     released: list[Id] = field(default_factory=list)
     """Undone jobs that wait for nothing."""
     skipped: dict[Id, Skip[Id]] = field(default_factory=dict)
-    """Those that are skipped again."""
+    """Those that are skipped again, and those that were waiting and are skipped because of that."""
+    freed: list[Id] = field(default_factory=list)
+    """Jobs that were waiting, and wait for nothing because others are skipped again."""
 
 
 def failed(jobs: Mapping[Id, Stored[Id]], flow: Id) -> set[Id]:
@@ -175,7 +177,24 @@ def again(
     """What becomes of the ``undone`` jobs. Those ``held`` are decided by the caller, not released here.
 
     ``edges`` hold one to the end of its flow for every job that is undone.
+
+    The join that an inner flow begins with stays cancelled where it would only be skipped: a flow that was cancelled
+    may be running its cleanup nodes, and its end waits for them.
     """
+    kept = set[Id]()
+    while True:
+        plan = _again(jobs, edges, undone - kept, held)
+        more = {id for id in plan.skipped if id in plan.undone and _is_cancelled_join(jobs[id])}
+        if not more:
+            return plan
+        kept |= more
+
+
+def _is_cancelled_join(job: Stored[Id]) -> bool:
+    return job.kind is Kind.JOIN and job.outcome is Outcome.CANCELLED
+
+
+def _again(jobs: Mapping[Id, Stored[Id]], edges: list[Edge[Id]], undone: set[Id], held: Collection[Id]) -> Again[Id]:
     plan: Again[Id] = Again(set(undone))
     parents: dict[Id, list[Edge[Id]]] = {}
     for edge in edges:
@@ -199,7 +218,8 @@ def again(
                 decided = sum(jobs[edge.parent].outcome is not None for edge in lost)
                 plan.blocked[id] = Counters(job.waiting.need + back, job.waiting.open + decided)
     further = decide(skipped, edges, plan.blocked)
-    plan.released += further.released
+    for id in further.released:
+        (plan.released if id in undone else plan.freed).append(id)
     plan.skipped = further.skipped
     for id in skipped:
         unmet = [e for e in parents[id] if e.parent not in undone and not _satisfied(jobs[e.parent], e)]

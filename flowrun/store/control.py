@@ -328,6 +328,9 @@ async def _write(connection: Connection, sql: Statements, plan: Again[UUID], set
         [counters.open for counters in plan.blocked.values()],
     )
     settled.read(await connection.fetch(sql["release_again"], plan.released))
+    waited = [id for id in plan.skipped if id not in plan.undone]
+    if plan.freed or waited:
+        settled.read(await connection.fetch(sql["cascade"], plan.freed, waited, [], [], []))
     await skip(connection, sql, plan.skipped, settled, lambda *_: '{"message":"skipped again, because of {parent}"}')
 
 

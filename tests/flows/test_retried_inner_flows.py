@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from flowrun import any_of, race
@@ -102,3 +104,77 @@ async def test_an_inner_flow_that_was_cancelled_before_it_began_runs_after_a_ret
         assert (await run["inner"].status()).state == "succeeded"
     assert set(found.values()) == {"succeeded"}
     assert ran == [*(f"x{number}" for number in range(nodes)), "after"]
+
+
+async def test_a_cancelled_inner_flow_ends_after_its_cleanup_also_when_what_is_before_it_is_retried(
+    app, step, ran, states, until
+) -> None:
+    """What is retried is only skipped: what it waits for was cancelled, too."""
+    may_end, cleaning = asyncio.Event(), asyncio.Event()
+
+    @app.handler
+    async def holds() -> None:
+        ran.append("holds")
+        await asyncio.sleep(60)
+
+    @app.handler
+    async def tidies() -> None:
+        cleaning.set()
+        await may_end.wait()
+        ran.append("tidies")
+
+    flow, inner = app.flow("f"), app.flow("inner")
+    hold = flow.add(holds.job(), name="hold")
+    before = flow.add(step("before"), after=hold, name="before")
+    between = flow.add(step("between"), after=before, name="between")
+    inner.add(step("work"), name="work")
+    inner.add(tidies.job(), cleanup=True, name="tidy")
+    flow.add(inner, after=between)
+    async with app, app.worker(concurrency=4):
+        run = await flow.dispatch()
+        await until(lambda: "holds" in ran)
+        await run.cancel()
+        await asyncio.wait_for(cleaning.wait(), 10)
+        await run["between"].retry()
+        assert (await run["inner"].status()).finished_at is None
+        assert (await run.status()).finished_at is None
+        may_end.set()
+        await run.wait(timeout=10)
+        found = await states(run)
+        assert (await run["inner"].status()).state == "cancelled"
+    assert found == {
+        "hold": "cancelled",
+        "before": "cancelled",
+        "between": "skipped",
+        "inner/work": "cancelled",
+        "inner/tidy": "succeeded",
+    }
+    assert ran == ["holds", "tidies"]
+
+
+async def test_what_is_skipped_while_it_waits_does_not_run_later(app, step, ran, states, until) -> None:
+    """A cleanup node waits for a node that was cancelled, which is retried and only skipped, and for one that runs."""
+    may_end = asyncio.Event()
+
+    @app.handler
+    async def holds() -> None:
+        ran.append("holds")
+        await may_end.wait()
+
+    flow = app.flow("f")
+    hold = flow.add(holds.job(), name="hold")
+    before = flow.add(step("before"), after=hold, name="before")
+    between = flow.add(step("between"), after=before, name="between")
+    flow.add(step("tidy"), after=[between, hold], cleanup=True, name="tidy")
+    async with app, app.worker(concurrency=4):
+        run = await flow.dispatch()
+        await until(lambda: "holds" in ran)
+        await run["between"].cancel()
+        await run["before"].cancel()
+        await run["between"].retry()
+        assert (await run["tidy"].status()).state == "skipped"
+        may_end.set()
+        await run.wait(timeout=10)
+        found = await states(run)
+    assert found == {"hold": "succeeded", "before": "cancelled", "between": "skipped", "tidy": "skipped"}
+    assert ran == ["holds"]
