@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, ca
 from flowrun.core import flow as core_flow
 from flowrun.core import job as core_job
 from flowrun.core.node import After, Node
-from flowrun.errors import ConfigurationError
+from flowrun.errors import ConfigurationError, InvalidFlow
 
 if TYPE_CHECKING:
     from flowrun.client.dispatch import Client
@@ -91,7 +91,7 @@ class Flow(core_flow.Flow):
 
         Raises InvalidFlow where it cannot be told which argument is the item.
         """
-        spec = handler if isinstance(handler, core_job.JobSpec) else handler.item()
+        spec = _mappable(handler, self.name)
         client = _client(spec._dispatcher or self._dispatcher, f"job {spec.type!r}")
         template, item = client.item(spec, argument)
         return self._map(
@@ -103,6 +103,14 @@ class Flow(core_flow.Flow):
             optional=optional,
             on_error=on_error,
         )
+
+
+def _mappable(handler: Mappable[R], flow: str) -> core_job.JobSpec[R]:
+    if isinstance(handler, core_job.JobSpec):
+        return handler
+    if not hasattr(handler, "item"):
+        raise InvalidFlow(f"flow {flow!r}: map() takes a handler, or handler.job(...), not {type(handler).__name__}")
+    return handler.item()
 
 
 def _client(dispatcher: Any, what: str) -> Client:

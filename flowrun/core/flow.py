@@ -117,11 +117,11 @@ class Flow:
         waits = () if after is None else conditions(self, after)  # what is refused leaves no node behind
         node = self._place(what, name, optional)
         node.cleanup = cleanup
-        self.nodes.append(node)
         if waits:
             node.after = waits
         if compensate is not None:
             self._compensate(node, compensate, None)
+        self.nodes.append(node)
         return node
 
     def wait_for(
@@ -177,6 +177,10 @@ class Flow:
         on_error: Literal["finish", "cancel_siblings"],
     ) -> Node[list[R]]:
         """Add a node that becomes one job of ``spec`` an item; ``argument`` receives the item."""
+        if not isinstance(over, list | tuple | Reference):
+            raise InvalidFlow(
+                f"map of {spec.type!r}: over= takes a list, or the result of a node that gives one; got {over!r:.100}"
+            )
         if on_error not in ("finish", "cancel_siblings"):
             raise InvalidFlow(
                 f"map of {spec.type!r}: on_error= must be 'finish' or 'cancel_siblings'; got {on_error!r}"
@@ -250,6 +254,8 @@ class Flow:
             )
         if name is not None:
             job_options.check_name("a node's name", name)
+        if optional is not None and not isinstance(optional, bool):
+            raise InvalidFlow(f"flow {self.name!r}: optional= takes True or False; got {optional!r}")
         return Node(
             self,
             self._unique(base) if name is None else self._reserve(name),
@@ -288,7 +294,7 @@ class Flow:
             raise InvalidFlow(
                 f"node {node.name!r} of flow {self.name!r} has a compensation, {node.compensation.name!r}"
             )
-        spec = what if isinstance(what, JobSpec) else what(node)
+        spec = what(node) if callable(what) and not isinstance(what, JobSpec) else what
         if not isinstance(spec, JobSpec):
             raise InvalidFlow(
                 f"node {node.name!r} of flow {self.name!r}: compensate= takes handler.job(...), or a function from the "

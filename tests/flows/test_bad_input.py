@@ -296,3 +296,27 @@ async def test_refused_names(app, step, name: Any) -> None:
 
 async def test_far_times_are_no_error(app, step) -> None:
     step("x").options(run_at=datetime(9999, 12, 31, 23, 59, tzinfo=UTC), delay=0, timeout=1e-3)
+
+
+REFUSED = {
+    "compensate": (lambda flow, job: flow.add(job(), compensate="refund"), r"compensate= takes handler\.job"),
+    "a flow to compensate": (lambda flow, job: flow.add(job(), compensate=flow), r"not Flow"),
+    "optional": (lambda flow, job: flow.add(job(), optional="yes"), r"optional= takes True or False; got 'yes'"),
+    "a map of a method": (lambda flow, job: flow.map(job, [1]), r"map\(\) takes a handler, or handler\.job"),
+    "a map over a number": (lambda flow, job: flow.map(job(), 5), r"over= takes a list.*got 5"),
+    "a map over a text": (lambda flow, job: flow.map(job(), "abc"), r"over= takes a list.*got 'abc'"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+async def test_a_node_that_is_refused_is_not_in_the_flow(app, what) -> None:
+    """Who catches the error and goes on does not dispatch half of it."""
+
+    @app.handler
+    async def taken(n: int = 0) -> None: ...
+
+    flow = app.flow("f")
+    add, says = REFUSED[what]
+    with pytest.raises(InvalidFlow, match=says):
+        add(flow, taken.job)
+    assert (flow.nodes, flow.compensations) == ([], [])
