@@ -42,15 +42,39 @@ def filtered(what: str, **filters: Any) -> None:
 
 async def cancel(client: Client, found: Sequence[Any], by: By) -> list[UUID]:
     """Cancel jobs (rows that begin with id and outermost flow); those that were cancelled or asked to stop."""
+    done: list[UUID] = []
+    sql = client.database.sql
+    for root, rows in _parts(found, 1):
+        steps = _steps(sorted(row[0] for row in rows))
+        parents = await _parents(client, root, steps)
+        for step, among in zip(steps, parents, strict=True):
 
-    async def verb(
-        connection: Connection, sql: Statements, root: UUID | None, ids: Sequence[UUID], settled: Settled
-    ) -> list[UUID]:
-        if root is None:
-            return await store.cancel_singles(connection, sql, ids, by, settled)
-        return await store_control.cancel_nodes(connection, sql, root, ids, by, settled)
+            async def verb(
+                connection: Connection,
+                settled: Settled,
+                root: UUID | None = root,
+                ids: Sequence[UUID] = step,
+                among: Sequence[UUID] | None = among,
+            ) -> list[UUID]:
+                if root is None:
+                    return await store.cancel_singles(connection, sql, ids, by, settled)
+                return await store_control.cancel_nodes(connection, sql, root, ids, by, settled, among)
 
-    return await _each(client, found, verb, steps=True)
+            with suppress(NotFound, NotPossible):
+                done += await control.do(client, verb)
+    return done
+
+
+async def _parents(
+    client: Client, root: UUID | None, steps: Sequence[Sequence[UUID]]
+) -> Sequence[Sequence[UUID] | None]:
+    """What the jobs of each step wait for, where that is read for all steps at once."""
+    if root is None or len(steps) == 1:
+        return [None] * len(steps)
+    sql = client.database.sql
+    return await shielded(
+        client.database.repeat(lambda connection: store.parents_in_steps(connection, sql, root, steps))
+    )
 
 
 async def retry(
@@ -105,9 +129,8 @@ async def _sweeps(client: Client, what: Filter, *, dry_run: bool) -> AsyncIterat
         yield swept.removed
 
 
-async def _each(client: Client, found: Sequence[Any], verb: Verb, *, steps: bool = False) -> list[UUID]:
-    """Single jobs in batches, those of flows flow by flow (with ``steps``: in batches too). What cannot be done is left
-    out.
+async def _each(client: Client, found: Sequence[Any], verb: Verb) -> list[UUID]:
+    """Single jobs in batches, those of flows flow by flow. What cannot be done is left out.
 
     A batch is short, so that nobody waits for long behind what it holds.
     """
@@ -115,12 +138,14 @@ async def _each(client: Client, found: Sequence[Any], verb: Verb, *, steps: bool
     sql = client.database.sql
     for root, rows in _parts(found, 1):
         ids = [row[0] for row in rows]
-        size = BATCH if steps or root is None else len(ids)
-        for start in range(0, len(ids), size):
-            some = ids[start : start + size]
+        for some in _steps(ids) if root is None else [ids]:
             with suppress(NotFound, NotPossible):
                 done += await control.do(client, partial(_call, verb, sql, root, some))
     return done
+
+
+def _steps(ids: Sequence[UUID]) -> list[Sequence[UUID]]:
+    return [ids[start : start + BATCH] for start in range(0, len(ids), BATCH)]
 
 
 async def _call(

@@ -186,13 +186,25 @@ async def retry_nodes(
 
 
 async def cancel_nodes(
-    connection: Connection, sql: Statements, root: UUID, ids: Sequence[UUID], by: By, settled: Settled
+    connection: Connection,
+    sql: Statements,
+    root: UUID,
+    ids: Sequence[UUID],
+    by: By,
+    settled: Settled,
+    among: Sequence[UUID] | None = None,
 ) -> list[UUID]:
-    """Cancel jobs of one flow; those that were cancelled or asked to stop."""
+    """Cancel jobs of one flow; those that were cancelled or asked to stop.
+
+    ``among``: what they wait for, where that was read before: see :func:`~flowrun.store.bulk.parents_in_steps`.
+    """
 
     async def work() -> list[UUID]:
         await _lock_flow(connection, sql, root)
-        parents = await open_parents(connection, sql, root, ids)
+        if among is None:
+            parents = await open_parents(connection, sql, root, ids)
+        else:
+            parents = [row[0] for row in await connection.fetch(sql["unfinished"], among)]
         await hold_to_cancel(connection, sql, ids, settled, parents)
         await keep_open(connection, sql, parents, settled)
         return await bulk.cancel_here(connection, sql, root, ids, by, settled)

@@ -263,7 +263,9 @@ async def _decide(
 ) -> tuple[list[UUID], list[Edge[UUID]]]:
     """Decide and write; the losers of races, and the edges it was decided by."""
     while True:
-        locked = await settled.hold.counted(connection, sql, {edge.child for edge in edges})
+        locked, before = await settled.hold.counted(connection, sql, {edge.child for edge in edges})
+        if before:
+            break
         # While these locks were waited for, somebody may have tied more to a job that is to be skipped.
         again = await _reach(connection, sql, ended, only)
         if set(again) == set(edges):

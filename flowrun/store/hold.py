@@ -45,6 +45,7 @@ class Hold:
     def __init__(self, before: Hold | None = None) -> None:
         self._jobs: set[UUID] = set()
         self._counters: set[UUID] = set()
+        self._rows: set[UUID] = set()
         self._has = _Has.NOTHING
         self.first_jobs: set[UUID] = set() if before is None else before.first_jobs
         """What is held before anything else; a transaction that began before this one found that it needs it."""
@@ -81,7 +82,7 @@ class Hold:
             # Counters alone wait for nothing here, but the caller's own leases come before them all the same.
             left = await self._wait(connection, sql, wanted, counted, own)
         else:
-            await connection.fetch(sql["lock_blocked"], list(counted))
+            self._lock(await connection.fetch(sql["lock_blocked"], list(counted)))
             left = set()
         self._has = _Has.COUNTERS
         if left:
@@ -93,8 +94,10 @@ class Hold:
         """Hold the counters of jobs that are still blocked. Raises HoldFirst."""
         await self.jobs(connection, sql, (), ids)
 
-    async def counted(self, connection: Connection, sql: Statements, ids: Collection[UUID]) -> list[Any]:
-        """The counters (id, need, open) of those of ``ids`` that are still blocked, held. Raises HoldFirst."""
+    async def counted(self, connection: Connection, sql: Statements, ids: Collection[UUID]) -> tuple[list[Any], bool]:
+        """The counters (id, need, open) of those of ``ids`` that are still blocked, held, and whether all of these were
+        before: what was read of them since is still so. Raises HoldFirst."""
+        before = len(self._rows)
         fresh = not self.first_jobs and not self.first_counters and self._jobs.isdisjoint(ids)
         if self._has is _Has.COUNTERS or not fresh:
             await self.jobs(connection, sql, (), ids)
@@ -102,7 +105,14 @@ class Hold:
         if ids:
             self._has = _Has.COUNTERS
             self._counters.update(ids)
-        return rows
+            self._lock(rows)
+        return rows, len(self._rows) == before
+
+    def _lock(self, rows: Iterable[Any]) -> set[UUID]:
+        """Counters that were there, and are locked."""
+        ids = {row[0] for row in rows}
+        self._rows |= ids
+        return ids
 
     def own_leases(self) -> None:
         """The caller has locked leases of its own."""
@@ -119,7 +129,7 @@ class Hold:
         ids = list(jobs)
         found = {row[0] for row in await connection.fetch(sql["hold_places"], ids)} if ids else set[UUID]()
         found |= {row[0] for row in await connection.fetch(sql["hold_leases"], ids, *(own or (None, None)))}
-        found |= {row[0] for row in await connection.fetch(sql["lock_blocked"], [*jobs, *counters])}
+        found |= self._lock(await connection.fetch(sql["lock_blocked"], [*jobs, *counters]))
         # What moved while this waited stands elsewhere now, or has ended.
         return await self._without_waiting(connection, sql, jobs - found, set())
 

@@ -1,5 +1,5 @@
 -- The part of a graph that the end of some jobs can change: their own edges, and, behind every child that may now be
--- skipped, all edges further down.
+-- skipped, all edges further down. What has ended itself is not skipped: its own edges are enough.
 --   $1 uuid[] jobs that ended  $2 smallint[] outcome  $3 boolean[] optional
 -- Result: edges (parent_id, child_id, condition, passed: whether the parent's result is as the edge asks, rivals).
 -- Reads only. Locks come next, by lock_blocked.sql.
@@ -20,11 +20,12 @@ own as (
     ) e
 ),
 below (id) as (
-    select child_id from own where not satisfied
+    select child_id from own where not satisfied and (child_id in (select id from ended)) is not true
     union
     select e.child_id
     from below
     cross join lateral (select child_id from flowrun.edges where edges.parent_id = below.id offset 0) e
+    where (e.child_id in (select id from ended)) is not true
 ),
 found as (
     select parent_id, child_id, condition, test from own
