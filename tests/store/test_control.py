@@ -203,3 +203,24 @@ async def test_a_claim_and_a_cancel_at_the_same_moment(app: Flowrun, connection,
                 await begun.commit()
                 assert await mine.claim() == []
             assert (await run.status()).state == "cancelled"
+
+
+async def test_who_holds_all_counters_before_looks_once_at_what_follows(
+    dsn: str, connection: asyncpg.Connection
+) -> None:
+    async with Flowrun(dsn) as app:
+        flow = app.flow("wide")
+        first = flow.add(app.job("step"), name="first")
+        for number in range(3):
+            flow.add(app.job("step"), name=f"n{number}", after=first)
+        run = await flow.dispatch()
+    looks: list[str] = []
+
+    def look(query: asyncpg.connection.LoggedQuery) -> None:
+        looks.extend([query.query] if query.query == SQL["reach"] else [])
+
+    connection.add_query_logger(look)
+    await control.cancel_job(connection, SQL, run.id, By(), Settled())
+    connection.remove_query_logger(look)
+    assert len(looks) == 2  # what is to be held, and what follows
+    assert set((await outcomes(connection)).values()) == {Outcome.CANCELLED}

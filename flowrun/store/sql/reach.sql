@@ -29,7 +29,7 @@ below (id) as (
 ),
 found as (
     select parent_id, child_id, condition, test from own
-    union
+    union all
     select e.parent_id, e.child_id, e.condition, e.test
     from below
     cross join lateral (
