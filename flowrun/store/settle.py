@@ -143,6 +143,27 @@ async def settle_endings(
     return settled
 
 
+async def move_to_own_lease(
+    connection: Connection,
+    sql: Statements,
+    *,
+    worker_id: UUID,
+    job: UUID,
+    attempt: int,
+    lease: int,
+    own: int,
+    under_limit: bool,
+) -> bool:
+    """Move a job out of a shared lease into ``own``, in a commit of its own; False if it is not this worker's. Safe to
+    repeat with the same numbers."""
+    verb = (worker_id, lease, job, attempt, own, under_limit)
+    # A call that waited for the one before it cannot see yet what that one did.
+    return bool(
+        await connection.fetchval(sql["move_to_own_lease"], *verb)
+        or await connection.fetchval(sql["move_to_own_lease"], *verb)
+    )
+
+
 async def settle_alone(
     connection: Connection,
     sql: Statements,

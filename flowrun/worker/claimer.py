@@ -25,8 +25,6 @@ _CLAIMING = "claim"
 
 CHEAP = 0.002
 """Seconds a claim from the head of the queue may take and still be made at every wake."""
-UNSETTLED = 4000
-"""Jobs run and not settled beyond which nothing more is claimed: they fill the memory, and are lost with the worker."""
 DOUBT = 0.4
 """Seconds that a claim may take before it is asked, by another way, whether the server works on it; then twice as
 long, and so on."""
@@ -135,7 +133,7 @@ class Claimer:
         if self._changes != session.changes:
             self._learn()
         room = self._room()
-        if room <= 0 or session.stopping or self._settler.pending > UNSETTLED:
+        if room <= 0 or session.stopping or self._settler.behind:
             session.buffer.room_made.clear()
             await session.buffer.room_made.wait()
             return

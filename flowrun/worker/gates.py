@@ -115,6 +115,12 @@ class Gates:
             gate.cap = None
         self._leases[lease] = tuple({*self._leases.get(lease, ()), *most})
 
+    def carry(self, lease: int, other: int) -> None:
+        """A job was moved from a lease into another, which says the same of what is held."""
+        for gate in self._leases.get(lease, ()):
+            gate.most[other] = gate.most[lease]
+        self._leases[other] = self._leases.get(lease, ())
+
     def forget(self, leases: Iterable[int]) -> None:
         """These have gone, and what they said with them."""
         for lease in leases:

@@ -251,6 +251,14 @@ class Session:
                     del self.under_limit[lease]
                     self.gates.forget([lease])
 
+    def moved(self, lease: int, other: int) -> None:
+        """A job was moved from a lease that holds others into another, and nothing else has changed."""
+        self.buffer.held[lease] -= 1
+        self.buffer.held[other] += 1
+        if lease in self.under_limit:
+            self.under_limit[other] = self.under_limit[lease]
+            self.gates.carry(lease, other)
+
     def others_wait(self, worker: str) -> None:
         """A worker (perhaps this one) met a limit that is used up."""
         if worker != str(self.id):

@@ -9,9 +9,9 @@ from uuid import UUID
 
 import anyio
 
-from flowrun import codec, crash
+from flowrun import crash
 from flowrun.client.shield import shielded
-from flowrun.core.attempt import Attempted, Claimed, Ending, Failure, Success, handed_back
+from flowrun.core.attempt import Attempted, Claimed, Ending, Success, handed_back
 from flowrun.core.options import SYSTEM_QUEUE
 from flowrun.core.states import Outcome
 from flowrun.logs import Log
@@ -21,13 +21,14 @@ from flowrun.store.blame import Fault, fault_of, was_answered
 from flowrun.store.finish import Settled
 from flowrun.store.pool import reason
 from flowrun.store.settle import Leases
+from flowrun.worker import large
 from flowrun.worker.intake import take_in
 from flowrun.worker.passing import Passing
+from flowrun.worker.refused import tell_refused, unstorable
 from flowrun.worker.session import Session
 
 logger = Log("flowrun.worker")
 
-_SETTLING = "settle"
 LARGEST = 2000
 """Jobs in one settle: more does not make a job cheaper, and delays those behind it."""
 
@@ -37,12 +38,23 @@ LONGEST = 600.0
 CATCHING_UP = 0.002
 """Seconds between two looks of who waits for all to be settled."""
 
+UNSETTLED = 4000
+"""Jobs run and not settled beyond which nothing more is claimed: they fill the memory, and are lost with the worker."""
+
 
 class Settler:
-    """The only caller of the store's settling. No timers: an idle system settles one job at once."""
+    """The only caller of the store's settling. No timers: an idle system settles one job at once.
 
-    def __init__(self, session: Session) -> None:
+    What takes long to settle, since very many jobs are written with it, is settled by a second one, ``aside``, one by
+    one and each from a lease of its own: the others of its worker and of its lease do not wait for that.
+    """
+
+    def __init__(self, session: Session, *, divides: bool = True) -> None:
         self._session = session
+        self.aside = Aside(session) if divides else None
+        self._largest = LARGEST
+        self._settling = "settle"
+        self._under_way: Sequence[Ending] = ()
         self._successes: list[Success] = []
         self._endings: list[Ending] = []
         self.pending = 0
@@ -78,8 +90,24 @@ class Settler:
         for job in jobs:
             self.put(handed_back(job))
 
+    @property
+    def behind(self) -> bool:
+        """So much waits to be settled that no more is to be claimed."""
+        return self.pending > UNSETTLED or (self.aside is not None and large.too_many(self.aside.waiting))
+
+    @property
+    def waiting(self) -> Sequence[Ending]:
+        """Endings that are not settled yet, the one under way among them."""
+        return [*self._under_way, *self._endings]
+
+    async def all_settled(self) -> None:
+        """Return when nothing is left to settle."""
+        await self.idle.wait()
+        if self.aside is not None:
+            await self.aside.idle.wait()
+
     async def caught_up(self) -> None:
-        """Return when all that was put before is settled."""
+        """Return when all that was put before is settled, but for what is settled aside: that counts as if it ran."""
         batches = self._batches + 2 + self.pending // LARGEST
         # An event would have to be set by every settle.
         while self._batches < batches and not (self.idle.is_set() or self._session.lost.is_set()):  # noqa: ASYNC110
@@ -100,9 +128,14 @@ class Settler:
                     self._session.buffer.room_made.set()
                     await anyio.lowlevel.checkpoint()
                 self.idle.set()
+                connection = await self._rest(connection)
         finally:
             if connection is not None:
                 connection.terminate()
+
+    async def _rest(self, connection: Any) -> Any:
+        """Nothing is left to settle: the connection stays, for what comes."""
+        return connection
 
     async def _ready(self) -> Any:
         """A connection on which all is planned, before the first job waits for that: 10 ms. None where it cannot be
@@ -121,9 +154,12 @@ class Settler:
 
     async def _batch(self, connection: Any) -> Any:
         successes, self._successes = self._successes[:LARGEST], self._successes[LARGEST:]
-        endings, self._endings = self._endings[:LARGEST], self._endings[LARGEST:]
+        endings, self._endings = self._endings[: self._largest], self._endings[self._largest :]
+        self._under_way = endings
         self.pending = len(self._successes) + len(self._endings)
         crash.point("settle.before")
+        if self.aside is not None and any(ending.more is not None for ending in endings):
+            connection, endings = await self._set_aside(connection, endings, self.aside)
         if successes:
             leases = Leases(*self._session.buffer.release(success.lease for success in successes))
             connection, slow = await self._settle(connection, successes, leases)
@@ -143,7 +179,54 @@ class Settler:
         if self._session.under_limit:
             ended = {*(success.lease for success in successes), *(ending.lease for ending in endings)}
             self._session.freed(ended, self._passed_on)
+        self._under_way = ()
         return await self._give_back_doubtful(connection) if self._doubtful else connection
+
+    async def _set_aside(self, connection: Any, endings: list[Ending], aside: Aside) -> tuple[Any, list[Ending]]:
+        """Leave to ``aside`` what would take long here. Returns the others.
+
+        Of those before this batch none is under way here, so that a lease that has only this job is its own already.
+        """
+        rest: list[Ending] = []
+        for ending in endings:
+            if ending.more is None or not (large.rows(ending) > large.LARGE or aside.changes(ending.flow_id)):
+                rest.append(ending)
+                continue
+            connection, own = await self._own_lease(connection, ending)
+            if own is None:
+                rest.append(ending)  # it is not this worker's any more: its settle finds that out
+            else:
+                aside.put(ending._replace(lease=own))
+        return connection, rest
+
+    async def _own_lease(self, connection: Any, ending: Ending) -> tuple[Any, int | None]:
+        """The lease that holds nothing but this job, which is moved into one where it has to be; None: it has none."""
+        session = self._session
+        if session.buffer.held[ending.lease] <= 1:
+            return connection, ending.lease
+        own = session.next_lease()
+        while not session.lost.is_set():
+            try:
+                connection = await self._connected(connection)
+                moved = await settle.move_to_own_lease(
+                    connection,
+                    session.client.database.sql,
+                    worker_id=session.id,
+                    job=ending.id,
+                    attempt=ending.attempt,
+                    lease=ending.lease,
+                    own=own,
+                    under_limit=ending.lease in session.under_limit,
+                )
+                crash.point("settle.moved")
+            except Exception as error:  # noqa: BLE001 - whatever it is: this job is done, and nobody else knows it
+                connection = await self._after(error, connection)
+                continue
+            if not moved:
+                break
+            session.moved(ending.lease, own)
+            return connection, own
+        return connection, None
 
     async def _settle(self, connection: Any, successes: list[Success], leases: Leases) -> tuple[Any, list[Ending]]:
         """The fast way. Returns those that have to go the slow way."""
@@ -183,7 +266,7 @@ class Settler:
             finally:
                 session.buffer.asked -= asked
             if session.troubles:
-                session.troubles.over(_SETTLING)
+                session.troubles.over(self._settling)
             crash.point("settle.answered")
             if resent:
                 # The first call may have been done: what it released was in the answer that is lost.
@@ -233,13 +316,13 @@ class Settler:
                 if len(endings) > 1:
                     return await self._in_halves(connection, endings, leases)
                 refused += 1
-                _tell_refused(endings[0], error, refused)
+                tell_refused(endings[0], error, refused)
                 if refused > 2:
                     return connection
-                endings = [_unstorable(endings[0], error)]
+                endings = [unstorable(endings[0], error)]
                 continue
             if session.troubles:
-                session.troubles.over(_SETTLING)
+                session.troubles.over(self._settling)
             self._tell(settled)
             return connection
         return connection
@@ -316,7 +399,7 @@ class Settler:
     async def _after(self, error: BaseException, connection: Any) -> Any:
         """Wait until it may be tried again, on a connection of which nothing is in doubt."""
         fault = fault_of(error)
-        pause = self._session.troubles.met(_SETTLING, error)
+        pause = self._session.troubles.met(self._settling, error)
         if isinstance(error, TimeoutError):
             self._patience = min(self._patience * 2, LONGEST)
         if fault is not Fault.AGAIN and connection is not None:
@@ -324,6 +407,26 @@ class Settler:
             connection = None
         await anyio.sleep(pause)
         return connection
+
+
+class Aside(Settler):
+    """Settles what takes long, one by one, on a connection that it has only meanwhile."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session, divides=False)
+        self._largest = 1
+        self._settling = "settle what dispatches many jobs"
+
+    def changes(self, flow: UUID | None) -> bool:
+        """Whether something that is settled here grows this flow, so that others that do have to wait for it."""
+        return flow is not None and any(ending.flow_id == flow for ending in self.waiting)
+
+    async def _ready(self) -> Any:
+        return None  # most workers never need one
+
+    async def _rest(self, connection: Any) -> Any:
+        if connection is not None:
+            connection.terminate()
 
 
 class SealingSettler(Settler):
@@ -336,20 +439,3 @@ class SealingSettler(Settler):
 
 def _leases(endings: Sequence[Ending]) -> list[int]:
     return list({ending.lease for ending in endings})
-
-
-def _tell_refused(ending: Ending, error: BaseException, times: int) -> None:
-    """Say which job it is that the database refuses, and what becomes of it."""
-    what = (
-        "its outcome cannot be stored, so it fails",
-        "it cannot be settled with all that hangs on it, so it fails without that: what waits for it goes on waiting",
-        "it cannot be settled at all, and is left alone until this worker ends",
-    )[times - 1]
-    logger.error("job %s attempt %d: %s: %s", ending.id, ending.attempt, what, reason(error))
-
-
-def _unstorable(ending: Ending, error: BaseException) -> Ending:
-    message = codec.clean_text(f"the outcome cannot be stored: {reason(error)}", 1000)
-    failure = Failure("flowrun.ResultNotStorable", message, None)
-    stored = codec.dump({"type": failure.error_type, "message": message})
-    return Ending(ending.id, ending.lease, ending.attempt, Outcome.FAILED, failure=failure, error=stored)

@@ -149,6 +149,8 @@ class Supervisor:
         start(_within, beats, silent, heartbeat.run)
         await _first(heartbeat.listening, self._stop.wait)
         start(settler.run)
+        if settler.aside is not None:
+            start(settler.aside.run)
         start(session.processes.run)
         start(_within, consumers, handlers_ended, consumer.run, session, settler)
         start(_within, claims, anyio.Event(), self._claim, session, settler)
@@ -208,7 +210,7 @@ class Supervisor:
             await handlers_ended.wait()
             with anyio.move_on_after(10.0):
                 upkeep.empty_buffer(session, settler)
-                await settler.idle.wait()
+                await settler.all_settled()
             await self._client.hooks.drain(_HOOKS)
             database = self._client.database
 

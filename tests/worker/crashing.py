@@ -20,6 +20,26 @@ async def dispatches(job: Job) -> None:
     await app.job("work", {"name": "dispatched"}, tags=["tail"]).dispatch()
 
 
+async def dispatch_many() -> None:
+    await app.dispatch_many([app.job("leaf", {"number": number}, queue="leaves") for number in range(1500)])
+
+
+@app.handler(attempts=20)
+async def lingers(job: Job) -> None:
+    if job.attempt == 1:
+        await asyncio.sleep(60)
+
+
+@app.handler(attempts=20)
+async def dispatches_many() -> None:
+    await dispatch_many()
+
+
+@app.handler(attempts=20, on_lost="fail")
+async def dispatches_many_once() -> None:
+    await dispatch_many()
+
+
 @app.handler(attempts=20)
 async def spawns(job: Job) -> None:
     first = job.spawn(app.job("work"), name="spawned")
@@ -35,7 +55,7 @@ async def completes(job: Job) -> None:
 
 
 async def main() -> None:
-    async with app.worker(concurrency=4):
+    async with app.worker(concurrency=4, queues=["default"]):
         print("ready", flush=True)
         await asyncio.Event().wait()
 
