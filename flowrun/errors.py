@@ -247,7 +247,8 @@ class Retry(HandlerSignal):
 
 
 class Snooze(HandlerSignal):
-    """Run the job again after ``delay`` seconds; no attempt is used. Raises ConfigurationError as ``Retry`` does."""
+    """Run the job again after ``delay`` seconds; no attempt is used. With less than 0.05 it is 0.05: a job that snoozes
+    is not stopped by its attempts, and would spin. Raises ConfigurationError as ``Retry`` does."""
 
     def __init__(self, delay: float | timedelta) -> None:
         self.delay: float = _seconds("Snooze", delay)

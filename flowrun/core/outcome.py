@@ -17,6 +17,8 @@ from flowrun.errors import Discard, InvalidArguments, LineageTooDeep, NotReadabl
 DEFAULT_ATTEMPTS = 3
 LONGEST: Final = 100 * 366 * 86_400.0
 """Seconds, of any delay."""
+SHORTEST_SNOOZE: Final = 0.05
+"""Seconds: a handler that snoozes uses no attempt. With less it would keep a worker and the database busy for ever."""
 DEFAULT_BACKOFF = backoffs.exponential(2.0, cap=3600.0)
 
 
@@ -59,6 +61,13 @@ class Said(NamedTuple):
     asks: str | None = None
     """``retry``, ``snooze``, or ``discard``: no attempt is wanted. None: it is an ordinary failure."""
     delay: float | None = None
+
+
+class NotBegun(Snooze):
+    """flowrun's own: the handler was not called, and the job comes back at once."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
 
 
 class RaisedElsewhere(Exception):
@@ -113,7 +122,8 @@ def decide(error: BaseException, attempt: int, policy: Policy, draw: float) -> A
     """
     said = says(error)
     if all(one.asks == "snooze" for one in said):
-        return Again(max(_delay(one.delay) for one in said), attempt - 1)
+        shortest = 0.0 if isinstance(error, NotBegun) else SHORTEST_SNOOZE
+        return Again(max(shortest, *(_delay(one.delay) for one in said)), attempt - 1)
     if attempt >= policy.attempts or any(one.asks == "discard" for one in said):
         return OVER
     ordinary = [one.kinds for one in said if one.asks is None]

@@ -20,10 +20,10 @@ from flowrun import codec
 from flowrun.context import Job, Parents, Services
 from flowrun.core.attempt import Attempted, Claimed, Ending, Failure, Success
 from flowrun.core.lanes import queue_of
-from flowrun.core.outcome import OVER, Again, Policy, RaisedElsewhere, decide, policy
+from flowrun.core.outcome import OVER, Again, NotBegun, Policy, RaisedElsewhere, decide, policy
 from flowrun.core.references import Unresolved, put_back
 from flowrun.core.states import Outcome
-from flowrun.errors import InvalidArguments, NotReadable, ProcessDied, Snooze, UnknownHandler
+from flowrun.errors import InvalidArguments, NotReadable, ProcessDied, UnknownHandler
 from flowrun.logs import Log
 from flowrun.redaction import Redact
 from flowrun.registry import Definition, Registry
@@ -215,7 +215,7 @@ class Runner:
         value: Any = None
         timeout = rules.timeout
         if rules.once and not await self._begin(job):
-            raise Snooze(0.0)  # somebody else has it by now, or nobody could be asked
+            raise NotBegun  # somebody else has it by now, or nobody could be asked
         if self._middleware:
             call = _around(self._middleware, context or _context(job, rules, self._services(job)), call)
         with anyio.CancelScope(deadline=anyio.current_time() + timeout if timeout else math.inf) as job.scope:
@@ -309,7 +309,7 @@ def _filled_in(job: Claimed) -> dict[str, Any]:
 def _unless_held_up(job: Claimed, call: Callable[[], Any] | None = None) -> Any:
     """Begin now, where there is a thread or a process; a job whose queue was paused meanwhile is handed back."""
     if job.held_up:
-        raise Snooze(0.0)
+        raise NotBegun
     return None if call is None else call()
 
 

@@ -9,7 +9,17 @@ import pytest
 
 from flowrun import Discard, InvalidArguments, Retry, Snooze, backoff
 from flowrun.core.options import check, to_stored
-from flowrun.core.outcome import DEFAULT_ATTEMPTS, DEFAULT_BACKOFF, OVER, Again, Policy, decide, policy
+from flowrun.core.outcome import (
+    DEFAULT_ATTEMPTS,
+    DEFAULT_BACKOFF,
+    OVER,
+    SHORTEST_SNOOZE,
+    Again,
+    NotBegun,
+    Policy,
+    decide,
+    policy,
+)
 
 EXACT = backoff.constant(7.0, jitter=0.0)
 
@@ -39,6 +49,9 @@ def rules(attempts: int = 3, **more) -> Policy:
         (Retry(0.5), 3, OVER),
         (Snooze(60), 1, Again(60.0, 0)),
         (Snooze(60), 3, Again(60.0, 2)),
+        (Snooze(0), 1, Again(SHORTEST_SNOOZE, 0)),
+        (ExceptionGroup("both", [Snooze(0), Snooze(0.01)]), 1, Again(SHORTEST_SNOOZE, 0)),
+        (NotBegun(), 1, Again(0.0, 0)),
         (Snooze(1e300), 1, Again(100 * 366 * 86_400.0, 0)),
         (Retry(timedelta(minutes=1)), 1, Again(60.0, 1)),
     ],

@@ -182,6 +182,24 @@ async def test_snooze_uses_no_attempt(app, runs) -> None:
     assert runs == [1] * 5
 
 
+async def test_a_snooze_of_no_time_does_not_spin(app, runs) -> None:
+    @app.handler
+    async def never(job: Job) -> None:
+        runs.append(job.attempt)
+        raise Snooze(0)
+
+    @app.handler
+    async def other() -> None: ...
+
+    loop = asyncio.get_running_loop()
+    async with app.worker(concurrency=2):
+        began = loop.time()
+        await never.dispatch()
+        while loop.time() - began < 0.5:
+            await (await other.dispatch()).result(timeout=10)
+        assert 1 <= len(runs) <= 1 + (loop.time() - began) / 0.05
+
+
 class Busy(OSError):
     pass
 
