@@ -163,7 +163,9 @@ def _steps(steps: list[Step], prefix: str, entered: bool, above: set[str], life:
         runs = entered or (bool(edges) and all(edge.condition != "finished" for edge in edges))
         runs &= all(_satisfied(edge, steps, prefix, life) for edge in step.after)
         runs &= not step.either or any(_satisfied(edge, steps, prefix, life) for edge in step.either)
-        if step.kind == "map" and all(edge.index != step.over for edge in step.after):
+        # A choice of one is no choice, but an edge like others.
+        plain = [*step.after, *(step.either if len(step.either) == 1 else [])]
+        if step.kind == "map" and all(edge.index != step.over for edge in plain):
             runs &= _satisfied(Edge(step.over), steps, prefix, life)
         state = _step(step, steps, name, runs, before, life)
         guilty |= state == FAILED and not step.optional
