@@ -39,6 +39,29 @@ async def take(caller: Caller, sql: Statements, keys: Sequence[KeyRow]) -> dict[
     return duplicates
 
 
+async def hold(caller: Caller, sql: Statements, keys: Sequence[KeyRow]) -> list[KeyRow]:
+    """Wait for ``keys``, in order, before anything else is locked; those that nobody had, which are given already.
+
+    What :func:`take` asks for afterwards it gets without waiting. Of the keys that are given here, those whose jobs are
+    not written after all are for :func:`drop`.
+    """
+    wanted, _ = distinct(keys)
+    if not wanted:
+        return []
+    scopes, names, ids, _, ttls = _columns(wanted)
+    taken = {(row[0], row[1]) for row in await caller.fetch(sql["take_keys"], scopes, names, ids, ttls)}
+    left = [key for key in wanted if key[:2] not in taken]
+    if left:
+        await caller.fetch(sql["lock_keys"], *_columns(left)[:2])
+    return [key for key in wanted if key[:2] in taken]
+
+
+async def drop(caller: Caller, sql: Statements, keys: Sequence[KeyRow]) -> None:
+    """Take back keys that this transaction has given to what it does not write."""
+    if keys:
+        await caller.fetch(sql["drop_keys"], *_columns(keys)[:3])
+
+
 def distinct(keys: Sequence[KeyRow]) -> tuple[list[KeyRow], list[Held]]:
     """Each key once, as it is to be taken; and what asks for one of these, too."""
     taking: dict[tuple[str, str], KeyRow] = {}
@@ -85,23 +108,22 @@ async def _round(caller: Caller, sql: Statements, keys: Sequence[KeyRow], duplic
             replacing.append(Held(key, old))
         else:
             duplicate(key, old, duplicates)
-    if replacing:
-        replaced, others = await _remove(caller, sql, replacing, duplicates)
-        free += replaced
-        moved += others
+    if free or replacing:
+        # All at once, in order: what is passed on is locked with what is replaced, not after it.
+        rows = await caller.fetch(sql["lock_keys"], *_columns([one.wanted for one in free + replacing])[:2])
+        holders = {(row[0], row[1]): uuid(row[2]) for row in rows}
+        moved += [one.wanted for one in free + replacing if holders.get(one.wanted[:2]) != one.old]
+        free = [one for one in free if holders.get(one.wanted[:2]) == one.old]
+        same = [one for one in replacing if holders.get(one.wanted[:2]) == one.old]
+        free += await _remove(caller, sql, same, duplicates)
     return moved + await _pass(caller, sql, free)
 
 
-async def _remove(
-    caller: Caller, sql: Statements, replacing: Sequence[Held], duplicates: dict[UUID, UUID]
-) -> tuple[list[Held], list[KeyRow]]:
-    """Remove what has not started; those whose keys are free now, and those that changed hands meanwhile.
+async def _remove(caller: Caller, sql: Statements, same: Sequence[Held], duplicates: dict[UUID, UUID]) -> list[Held]:
+    """Remove what has not started; those whose keys are free with that.
 
-    The keys stay locked: of several who replace the same job, the next one finds what the one before wrote.
+    The keys are locked: of several who replace the same job, the next one finds what the one before wrote.
     """
-    rows = await caller.fetch(sql["lock_keys"], *_columns([held.wanted for held in replacing])[:2])
-    holders = {(row[0], row[1]): uuid(row[2]) for row in rows}
-    same = [held for held in replacing if holders.get(held.wanted[:2]) == held.old]
     removed: set[UUID] = set()
     for _ in range(2):  # a job that became due in between stood in neither place
         ids = [held.old for held in same if held.old not in removed]
@@ -110,8 +132,7 @@ async def _remove(
     for held in same:
         if held.old not in removed and held.wanted.on_conflict != DEBOUNCE:
             duplicate(held.wanted, held.old, duplicates)
-    free = [held for held in same if held.old in removed or held.wanted.on_conflict == DEBOUNCE]
-    return free, [held.wanted for held in replacing if held not in same]
+    return [held for held in same if held.old in removed or held.wanted.on_conflict == DEBOUNCE]
 
 
 async def _pass(caller: Caller, sql: Statements, free: Sequence[Held]) -> list[KeyRow]:

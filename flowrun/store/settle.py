@@ -15,8 +15,9 @@ from flowrun.core.attempt import Claimed, Ending, Success
 from flowrun.core.callback import Calls, nothing
 from flowrun.core.cascade import Ended
 from flowrun.core.growth import Expansion, Outbox, Parked
+from flowrun.core.plan import KeyRow
 from flowrun.core.states import Outcome
-from flowrun.store import claim, gates, grow, insert
+from flowrun.store import claim, gates, grow, insert, keys
 from flowrun.store.callbacks import call_back
 from flowrun.store.callers import AsyncpgCaller
 from flowrun.store.finish import (
@@ -210,6 +211,8 @@ async def _settle(
     endings: Sequence[Ending],
     leases: Leases,
 ) -> None:
+    caller = AsyncpgCaller(connection, nullcontext, own=True)
+    given = await keys.hold(caller, sql, [key for ending in endings for key in _keys(ending)])
     await _lock(connection, sql, settled, endings, (worker_id, leases.concerned))
     mine, started = await _leave(connection, sql, worker_id, endings, leases)
     settled.hold.own_leases()
@@ -223,11 +226,18 @@ async def _settle(
     finals += await _unfinished(connection, sql, [e for e in mine if e.id not in over], settled)
     ended = await write(connection, sql, finals, settled)
     crash.point("settle.written")
+    sent = {key.id for ending in mine if ending.id in ended for key in _keys(ending)}
+    await keys.drop(caller, sql, [key for key in given if key.id not in sent])
     for ending in mine:
         if isinstance(ending.more, Outbox) and ending.id in ended:
             await _send(connection, sql, ending.more, ended, settled)
     crash.point("settle.sent")
     await follow(connection, sql, ended, settled)
+
+
+def _keys(ending: Ending) -> list[KeyRow]:
+    """The keys of what a handler dispatched."""
+    return [key for plan in ending.more.plans for key in plan.keys] if isinstance(ending.more, Outbox) else []
 
 
 async def _lock(

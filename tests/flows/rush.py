@@ -70,6 +70,13 @@ def _handlers(app: Flowrun, ledger: bool) -> None:
             await tx.complete(account)
         return account
 
+    @app.handler(attempts=1)
+    async def again(keys: list[str], own: bool) -> None:
+        for key in keys:
+            await app.job("quick").options(key=key, on_conflict="replace").dispatch()
+        if own:
+            await app.job("again", {"keys": keys, "own": False}).options(key=keys[0], on_conflict="replace").dispatch()
+
 
 async def cancels(rush: Rush, random: random.Random) -> str:
     """Twelve jobs, of which somebody cancels some, or all."""
@@ -163,12 +170,32 @@ async def transactions(rush: Rush, random: random.Random) -> str:
     return (await run.wait(timeout=60)).state
 
 
+async def keys(rush: Rush, random: random.Random) -> str:
+    """Jobs under few keys, replaced by dispatchers and by handlers that take the keys in any order."""
+    app = rush.app
+    names = [f"key {at}" for at in range(6)]
+    dispatched = [
+        app.job("quick").options(
+            key=name, on_conflict=random.choice(["replace", "existing"]), delay=random.choice([0, 0.05])
+        )
+        for name in random.sample(names, 4)
+    ]
+    await rush.verb(app.dispatch_many(dispatched))
+    flow = app.flow("keys")
+    first = [
+        flow.add(app.job("again", {"keys": random.sample(names, 4), "own": True}), name=f"a{at}") for at in range(3)
+    ]
+    flow.add(app.job("quick"), name="last", after=first)
+    return (await (await flow.dispatch()).wait(timeout=60)).state
+
+
 LOADS: dict[str, Callable[[Rush, random.Random], Awaitable[str]]] = {
     "cancels": cancels,
     "races": races,
     "joins": joins,
     "retries": retries,
     "transactions": transactions,
+    "keys": keys,
 }
 
 
