@@ -331,9 +331,9 @@ class Job:
 
         The handler's writes, its result, what it dispatched and spawned, and the release of its children are committed
         together when the block is left, or, after an error or if the lease was lost, not at all. Without
-        ``complete()`` it is an ordinary transaction. Let ``complete()`` be the last statement: it locks rows of the job's
-        flow, and others wait for whatever comes after it. The connection is one of the app's pool (``pool_size``). For
-        ``async def`` handlers. Raises FlowrunError where no worker runs the job.
+        ``complete()`` it is an ordinary transaction. Let ``complete()`` be the last statement: it locks rows of the
+        job's flow, and others wait for whatever comes after it. The connection is one of the app's pool
+        (``pool_size``). For ``async def`` handlers. Raises FlowrunError where no worker runs the job.
         """
         if self._services is None:
             raise FlowrunError("job.transaction() is there while a worker runs the job")
