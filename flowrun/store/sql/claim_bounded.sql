@@ -2,7 +2,7 @@
 -- at half of its cost.
 --   $1 uuid worker  $2 bigint number of the first lease  $3 integer limit  $4 text[] types this worker can run  $5 text[] queues
 --   $6 integer changes of queues the worker knows of  $7 text[] slots, $8 integer[] how many of each its jobs need already
--- Result, indexes and locks as in claim_limited.sql.
+-- Result and indexes as in claim_limited.sql. Locks: as there, `throttle` first, then what is locked is passed by.
 with gate as materialized (
     select locked.claims = seen.claims as open
     from (select claims from flowrun.throttle for update) locked, (select claims from flowrun.throttle) seen
@@ -26,7 +26,12 @@ slot as materialized (
     where setting.concurrency is not null
 ),
 gone as (
-    delete from flowrun.slots where ctid = any(array(select row_at from slot where taken is null))
+    delete from flowrun.slots where ctid = any(array(
+        select dead.row_at
+        from slot
+        cross join lateral (select slots.ctid as row_at from flowrun.slots where slots.ctid = slot.row_at for update skip locked) dead
+        where slot.taken is null
+    ))
 ),
 holder as materialized (
     select

@@ -18,7 +18,8 @@
 -- ctid, as rows of `ready` are: it is never updated.
 -- Locks: the row of `throttle`, which all claims under limits lock and count up, so they come one after the other. Who
 -- waited for it has a snapshot from before: the count it has locked is not the count it sees, and it does nothing
--- (reading after waiting would need two round trips for every claim). Then `ready` rows, skipping locked ones (as in claim.sql).
+-- (reading after waiting would need two round trips for every claim). Then `ready` rows, skipping locked ones (as in claim.sql),
+-- and dead `slots`, skipping locked ones: they can wait for the next claim.
 with recursive gate as materialized (
     select locked.claims = seen.claims as open
     from (select claims from flowrun.throttle for update) locked, (select claims from flowrun.throttle) seen
@@ -121,7 +122,12 @@ own as materialized (
     select name, sum(jobs) as jobs from unnest($10::text[], $11::integer[]) as u (name, jobs) group by name
 ),
 gone as (
-    delete from flowrun.slots where ctid = any(array(select row_at from slot where taken is null and held is null))
+    delete from flowrun.slots where ctid = any(array(
+        select dead.row_at
+        from slot
+        cross join lateral (select slots.ctid as row_at from flowrun.slots where slots.ctid = slot.row_at for update skip locked) dead
+        where slot.taken is null and slot.held is null
+    ))
 ),
 started as materialized (
     select s.queue, coalesce(sum(t.jobs), 0) as jobs, min(t.started_at) as first
