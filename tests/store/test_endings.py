@@ -12,6 +12,8 @@ import pytest
 
 from flowrun import mint
 from flowrun.core.attempt import Ending, Failure
+from flowrun.core.growth import Outbox
+from flowrun.core.plan import KeyRow, Plan
 from flowrun.core.states import Outcome
 from flowrun.store import insert, upkeep
 from flowrun.store.settle import Leases
@@ -305,3 +307,19 @@ async def test_people_see_it(dsn: str, connection: asyncpg.Connection, sql: Stat
     assert [rows[id]["state"] for id in ids] == ["failed", "skipped", "ready"]
     assert (rows[ids[0]]["attempt"], rows[ids[0]]["error_type"], rows[ids[0]]["error"]) == (2, "ValueError", "broke")
     assert (rows[ids[1]]["cause"], rows[ids[1]]["error"]) == (ids[0], "its parent step failed; it was to succeed")
+
+
+@pytest.mark.parametrize("mine", [True, False], ids=["settled", "lost meanwhile"])
+async def test_keys_of_what_a_handler_dispatched(connection: asyncpg.Connection, sql: Statements, mine: bool) -> None:
+    """They are taken before the job is found to be this worker's, and given back if it is not: with a time to live,
+    a key would be held by a job that was never stored."""
+    worker, (job,) = await claimed(connection, sql)
+    sent = job_row()
+    key = KeyRow("job:test", "order 7", sent.id, "existing", 3600.0)
+    plan = Plan(jobs=[sent], free=[sent], keys=[key])
+    ending = succeeded(job)._replace(more=Outbox([plan]), attempt=job.attempt if mine else job.attempt + 1)
+    settled = await worker.end([ending])
+    assert settled.ids == ([job.id] if mine else [])
+    assert await connection.fetchval("select count(*) from flowrun.jobs where id = $1", sent.id) == mine
+    held = await connection.fetchrow("select id, expires_at > now() + interval '50 min' from flowrun.keys")
+    assert (None if held is None else tuple(held)) == ((sent.id, True) if mine else None)
