@@ -3,14 +3,10 @@
 --   $1 uuid[] jobs and flows
 -- Result: the ids of those that were removed.
 -- Index: jobs_pkey, flows_root, jobs_flow, ready_pkey, scheduled_pkey, blocked_pkey, edges_pkey.
--- Locks: outermost `flows`, then `ready`, then `scheduled` rows, each by id; then `blocked` ones by id, of those alone whose
--- other jobs are all locked: nothing runs that would count these down, so nobody is waited for. A claim that is under way is
--- waited for (it deletes the row), a later one skips what is locked here. A job that moves from `scheduled` to `ready`
--- meanwhile is found in neither: the caller looks twice. Deleting by ctid is safe because ready rows are never updated.
-with outermost as materialized (
-    select id from flowrun.flows where id = any($1) and root_id = id order by id for no key update
-),
-part as materialized (
+-- Locks: `scheduled`, then `ready`, then `blocked` rows, each by id; a claim that is under way is waited for (it deletes
+-- the row), a later one skips what is locked here. A job that moves from `scheduled` to `ready` meanwhile is found in
+-- neither: the caller looks twice. Deleting by ctid is safe because ready rows are never updated.
+with part as materialized (
     select j.id, j.queue, j.priority, u.id as whole
     from unnest($1::uuid[]) as u (id)
     cross join lateral (select id, queue, priority from flowrun.jobs where jobs.id = u.id offset 0) j
@@ -20,31 +16,23 @@ part as materialized (
     cross join lateral (select id from flowrun.flows where flows.root_id = u.id offset 0) f
     cross join lateral (select id, queue, priority from flowrun.jobs where jobs.flow_id = f.id offset 0) j
 ),
+timed as materialized (
+    select s.id
+    from (select id from part order by id) p
+    cross join lateral (select id from flowrun.scheduled where id = p.id and attempt = 0 for update) s
+),
 now_ready as materialized (
     select r.id, r.place
-    from (select * from part where (select count(*) from outermost) >= 0 order by id) p
+    from (select id, queue, priority from part order by id) p
     cross join lateral (
         select id, ready.ctid as place from flowrun.ready
         where queue = p.queue and priority = p.priority and ready.id = p.id and attempt = 0
         for update
     ) r
 ),
-timed as materialized (
-    select s.id
-    from (select * from part where (select count(*) from now_ready) >= 0 order by id) p
-    cross join lateral (select id from flowrun.scheduled where id = p.id and attempt = 0 for update) s
-),
-whole as materialized (
-    select part.whole
-    from part
-    left join (select id from now_ready union all select id from timed) starts on starts.id = part.id
-    left join lateral (select id from flowrun.blocked where blocked.id = part.id and starts.id is null offset 0) b on true
-    group by part.whole
-    having count(*) = count(starts.id) + count(b.id)
-),
 waiting as materialized (
     select b.id
-    from (select part.id from part join whole on whole.whole = part.whole order by part.id) p
+    from (select id from part order by id) p
     cross join lateral (select id from flowrun.blocked where blocked.id = p.id for update) b
 ),
 unstarted as materialized (
