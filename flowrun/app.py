@@ -427,8 +427,8 @@ class Flowrun(Registering):
                 embedded = await self._start_embedded(self._directory, stack)
                 services.append(embedded.run)
             database = self.client.database
-            await self.client.open()
             stack.push_async_callback(database.close)
+            await self.client.open()
             host = Host("flowrun-client")
             await host.start(self.client.notifier.run, self.client.singles.run, self.client.waits.run, *services)
             stack.push_async_callback(host.stop)

@@ -47,22 +47,24 @@ async def cancel(client: Client, found: Sequence[Any], by: By) -> list[UUID]:
     for root, rows in _parts(found, 1):
         steps = _steps(sorted(row[0] for row in rows))
         parents = await _parents(client, root, steps)
-        for step, among in zip(steps, parents, strict=True):
-
-            async def verb(
-                connection: Connection,
-                settled: Settled,
-                root: UUID | None = root,
-                ids: Sequence[UUID] = step,
-                among: Sequence[UUID] | None = among,
-            ) -> list[UUID]:
-                if root is None:
-                    return await store.cancel_singles(connection, sql, ids, by, settled)
-                return await store_control.cancel_nodes(connection, sql, root, ids, by, settled, among)
-
+        for ids, among in zip(steps, parents, strict=True):
             with suppress(NotFound, NotPossible):
-                done += await control.do(client, verb)
+                done += await control.do(client, partial(_cancel, sql, root, ids, among, by))
     return done
+
+
+async def _cancel(
+    sql: Statements,
+    root: UUID | None,
+    ids: Sequence[UUID],
+    among: Sequence[UUID] | None,
+    by: By,
+    connection: Connection,
+    settled: Settled,
+) -> list[UUID]:
+    if root is None:
+        return await store.cancel_singles(connection, sql, ids, by, settled)
+    return await store_control.cancel_nodes(connection, sql, root, ids, by, settled, among)
 
 
 async def _parents(

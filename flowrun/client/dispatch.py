@@ -87,13 +87,9 @@ class Client:
         self.renew()
 
     async def open(self) -> None:
-        """Connect, and ask once what the role may do."""
+        """Connect, and ask once what the role may do. The caller closes ``database``, also where this fails."""
         await self.database.open()
-        try:
-            await granted.find_out(self.database)
-        except BaseException:
-            await self.database.close()
-            raise
+        await granted.find_out(self.database)
 
     def renew(self) -> None:
         """Forget what belonged to another event loop: an app can be opened again in a new one (tests do)."""

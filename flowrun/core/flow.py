@@ -116,9 +116,7 @@ class Flow:
         """
         waits = () if after is None else conditions(self, after)  # what is refused leaves no node behind
         node = self._place(what, name, optional)
-        node.cleanup = cleanup
-        if waits:
-            node.after = waits
+        node.cleanup, node.after = cleanup, waits
         if compensate is not None:
             self._compensate(node, compensate, None)
         self.nodes.append(node)

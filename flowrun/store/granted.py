@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -35,11 +36,14 @@ async def may_write(caller: Caller, sql: Statements) -> bool:
 
 async def find_out(database: Database) -> None:
     """Ask for the role's rights when an app opens, so that its first dispatch does not wait for that."""
+    await database.repeat(partial(_writes, database))
 
-    async def ask(connection: Connection) -> bool:
-        return await may_write(AsyncpgCaller(connection, nullcontext), database.sql)
 
-    database.writes = await database.repeat(ask)
+async def _writes(database: Database, connection: Connection) -> bool:
+    """Whether the role of ``database`` writes the tables itself; asked where that is not known."""
+    if database.writes is None:
+        database.writes = await may_write(AsyncpgCaller(connection, nullcontext), database.sql)
+    return database.writes
 
 
 async def written(database: Database, verb: Callable[[Connection, bool], Awaitable[T]]) -> T:
@@ -50,9 +54,7 @@ async def written(database: Database, verb: Callable[[Connection, bool], Awaitab
     known = database.writes is not None
 
     async def told(connection: Connection) -> T:
-        if database.writes is None:
-            database.writes = await may_write(AsyncpgCaller(connection, nullcontext), database.sql)
-        return await verb(connection, database.writes)
+        return await verb(connection, await _writes(database, connection))
 
     try:
         return await database.repeat(told)

@@ -46,6 +46,7 @@ class Hold:
         self._jobs: set[UUID] = set()
         self._counters: set[UUID] = set()
         self._rows: set[UUID] = set()
+        """Counters that were there when they were waited for, and are locked."""
         self._has = _Has.NOTHING
         self.first_jobs: set[UUID] = set() if before is None else before.first_jobs
         """What is held before anything else; a transaction that began before this one found that it needs it."""
@@ -82,7 +83,7 @@ class Hold:
             # Counters alone wait for nothing here, but the caller's own leases come before them all the same.
             left = await self._wait(connection, sql, wanted, counted, own)
         else:
-            self._lock(await connection.fetch(sql["lock_blocked"], list(counted)))
+            await self._lock(connection, sql, counted)
             left = set()
         self._has = _Has.COUNTERS
         if left:
@@ -101,18 +102,17 @@ class Hold:
         fresh = not self.first_jobs and not self.first_counters and self._jobs.isdisjoint(ids)
         if self._has is _Has.COUNTERS or not fresh:
             await self.jobs(connection, sql, (), ids)
-        rows: list[Any] = await connection.fetch(sql["lock_blocked"], list(ids))
+        rows = await self._lock(connection, sql, ids)
         if ids:
             self._has = _Has.COUNTERS
             self._counters.update(ids)
-            self._lock(rows)
         return rows, len(self._rows) == before
 
-    def _lock(self, rows: Iterable[Any]) -> set[UUID]:
-        """Counters that were there, and are locked."""
-        ids = {row[0] for row in rows}
-        self._rows |= ids
-        return ids
+    async def _lock(self, connection: Connection, sql: Statements, ids: Iterable[UUID]) -> list[Any]:
+        """Wait for counters; those (id, need, open) that are there."""
+        rows: list[Any] = await connection.fetch(sql["lock_blocked"], list(ids))
+        self._rows.update(row[0] for row in rows)
+        return rows
 
     def own_leases(self) -> None:
         """The caller has locked leases of its own."""
@@ -129,7 +129,7 @@ class Hold:
         ids = list(jobs)
         found = {row[0] for row in await connection.fetch(sql["hold_places"], ids)} if ids else set[UUID]()
         found |= {row[0] for row in await connection.fetch(sql["hold_leases"], ids, *(own or (None, None)))}
-        found |= self._lock(await connection.fetch(sql["lock_blocked"], [*jobs, *counters]))
+        found |= {row[0] for row in await self._lock(connection, sql, jobs | counters)}
         # What moved while this waited stands elsewhere now, or has ended.
         return await self._without_waiting(connection, sql, jobs - found, set())
 

@@ -48,12 +48,11 @@ async def hold(caller: Caller, sql: Statements, keys: Sequence[KeyRow]) -> list[
     wanted, _ = distinct(keys)
     if not wanted:
         return []
-    scopes, names, ids, _, ttls = _columns(wanted)
-    taken = {(row[0], row[1]) for row in await caller.fetch(sql["take_keys"], scopes, names, ids, ttls)}
-    left = [key for key in wanted if key[:2] not in taken]
+    left = await _give(caller, sql, wanted)
     if left:
         await caller.fetch(sql["lock_keys"], *_columns(left)[:2])
-    return [key for key in wanted if key[:2] in taken]
+    theirs = set(left)
+    return [key for key in wanted if key not in theirs]
 
 
 async def drop(caller: Caller, sql: Statements, keys: Sequence[KeyRow]) -> None:
@@ -84,9 +83,7 @@ def repeat(repeated: Sequence[Held], duplicates: dict[UUID, UUID]) -> None:
 
 async def _round(caller: Caller, sql: Statements, keys: Sequence[KeyRow], duplicates: dict[UUID, UUID]) -> list[KeyRow]:
     """Take what is free, decide about the rest; those about which others changed their mind meanwhile come back."""
-    scopes, names, ids, _, ttls = _columns(keys)
-    taken = {(row[0], row[1]) for row in await caller.fetch(sql["take_keys"], scopes, names, ids, ttls)}
-    left = [key for key in keys if key[:2] not in taken]
+    left = await _give(caller, sql, keys)
     if not left:
         return []
     there = {
@@ -108,15 +105,23 @@ async def _round(caller: Caller, sql: Statements, keys: Sequence[KeyRow], duplic
             replacing.append(Held(key, old))
         else:
             duplicate(key, old, duplicates)
-    if free or replacing:
+    if both := free + replacing:
         # All at once, in order: what is passed on is locked with what is replaced, not after it.
-        rows = await caller.fetch(sql["lock_keys"], *_columns([one.wanted for one in free + replacing])[:2])
+        rows = await caller.fetch(sql["lock_keys"], *_columns([one.wanted for one in both])[:2])
         holders = {(row[0], row[1]): uuid(row[2]) for row in rows}
-        moved += [one.wanted for one in free + replacing if holders.get(one.wanted[:2]) != one.old]
-        free = [one for one in free if holders.get(one.wanted[:2]) == one.old]
-        same = [one for one in replacing if holders.get(one.wanted[:2]) == one.old]
+        changed = {one for one in both if holders.get(one.wanted[:2]) != one.old}
+        moved += [one.wanted for one in both if one in changed]
+        free = [one for one in free if one not in changed]
+        same = [one for one in replacing if one not in changed]
         free += await _remove(caller, sql, same, duplicates)
     return moved + await _pass(caller, sql, free)
+
+
+async def _give(caller: Caller, sql: Statements, keys: Sequence[KeyRow]) -> list[KeyRow]:
+    """Give keys that nobody has; those that somebody has."""
+    scopes, names, ids, _, ttls = _columns(keys)
+    given = {(row[0], row[1]) for row in await caller.fetch(sql["take_keys"], scopes, names, ids, ttls)}
+    return [key for key in keys if key[:2] not in given]
 
 
 async def _remove(caller: Caller, sql: Statements, same: Sequence[Held], duplicates: dict[UUID, UUID]) -> list[Held]:

@@ -149,15 +149,13 @@ async def move_to_own_lease(
     sql: Statements,
     *,
     worker_id: UUID,
-    job: UUID,
-    attempt: int,
-    lease: int,
+    ending: Ending,
     own: int,
     under_limit: bool,
 ) -> bool:
-    """Move a job out of a shared lease into ``own``, in a commit of its own; False if it is not this worker's. Safe to
-    repeat with the same numbers."""
-    verb = (worker_id, lease, job, attempt, own, under_limit)
+    """Move a job that has ended out of its shared lease into ``own``, in a commit of its own; False if it is not this
+    worker's. Safe to repeat with the same numbers."""
+    verb = (worker_id, ending.lease, ending.id, ending.attempt, own, under_limit)
     # A call that waited for the one before it cannot see yet what that one did.
     return bool(
         await connection.fetchval(sql["move_to_own_lease"], *verb)
@@ -226,8 +224,9 @@ async def _settle(
     finals += await _unfinished(connection, sql, [e for e in mine if e.id not in over], settled)
     ended = await write(connection, sql, finals, settled)
     crash.point("settle.written")
-    sent = {key.id for ending in mine if ending.id in ended for key in _keys(ending)}
-    await keys.drop(caller, sql, [key for key in given if key.id not in sent])
+    if given:
+        sent = {key.id for ending in mine if ending.id in ended for key in _keys(ending)}
+        await keys.drop(caller, sql, [key for key in given if key.id not in sent])
     for ending in mine:
         if isinstance(ending.more, Outbox) and ending.id in ended:
             await _send(connection, sql, ending.more, ended, settled)

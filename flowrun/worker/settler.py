@@ -49,11 +49,12 @@ class Settler:
     one and each from a lease of its own: the others of its worker and of its lease do not wait for that.
     """
 
+    _largest = LARGEST  # endings in one settle
+    _settling = "settle"  # what troubles are told of
+
     def __init__(self, session: Session, *, divides: bool = True) -> None:
         self._session = session
         self.aside = Aside(session) if divides else None
-        self._largest = LARGEST
-        self._settling = "settle"
         self._under_way: Sequence[Ending] = ()
         self._successes: list[Success] = []
         self._endings: list[Ending] = []
@@ -94,6 +95,11 @@ class Settler:
     def behind(self) -> bool:
         """So much waits to be settled that no more is to be claimed."""
         return self.pending > UNSETTLED or (self.aside is not None and large.too_many(self.aside.waiting))
+
+    @property
+    def settles_aside(self) -> bool:
+        """Whether something is settled aside: its job counts as if it ran."""
+        return self.aside is not None and not self.aside.idle.is_set()
 
     @property
     def waiting(self) -> Sequence[Ending]:
@@ -212,9 +218,7 @@ class Settler:
                     connection,
                     session.client.database.sql,
                     worker_id=session.id,
-                    job=ending.id,
-                    attempt=ending.attempt,
-                    lease=ending.lease,
+                    ending=ending,
                     own=own,
                     under_limit=ending.lease in session.under_limit,
                 )
@@ -222,10 +226,10 @@ class Settler:
             except Exception as error:  # noqa: BLE001 - whatever it is: this job is done, and nobody else knows it
                 connection = await self._after(error, connection)
                 continue
-            if not moved:
-                break
-            session.moved(ending.lease, own)
-            return connection, own
+            self._over()
+            if moved:
+                session.moved(ending.lease, own)
+            return connection, own if moved else None
         return connection, None
 
     async def _settle(self, connection: Any, successes: list[Success], leases: Leases) -> tuple[Any, list[Ending]]:
@@ -265,8 +269,7 @@ class Settler:
                 continue
             finally:
                 session.buffer.asked -= asked
-            if session.troubles:
-                session.troubles.over(self._settling)
+            self._over()
             crash.point("settle.answered")
             if resent:
                 # The first call may have been done: what it released was in the answer that is lost.
@@ -321,8 +324,7 @@ class Settler:
                     return connection
                 endings = [unstorable(endings[0], error)]
                 continue
-            if session.troubles:
-                session.troubles.over(self._settling)
+            self._over()
             self._tell(settled)
             return connection
         return connection
@@ -396,6 +398,11 @@ class Settler:
                 connection = await self._after(error, connection)
         return connection
 
+    def _over(self) -> None:
+        """The database has answered: what was in the way is so no more."""
+        if self._session.troubles:
+            self._session.troubles.over(self._settling)
+
     async def _after(self, error: BaseException, connection: Any) -> Any:
         """Wait until it may be tried again, on a connection of which nothing is in doubt."""
         fault = fault_of(error)
@@ -412,10 +419,11 @@ class Settler:
 class Aside(Settler):
     """Settles what takes long, one by one, on a connection that it has only meanwhile."""
 
+    _largest = 1
+    _settling = "settle what dispatches many jobs"
+
     def __init__(self, session: Session) -> None:
         super().__init__(session, divides=False)
-        self._largest = 1
-        self._settling = "settle what dispatches many jobs"
 
     def changes(self, flow: UUID | None) -> bool:
         """Whether something that is settled here grows this flow, so that others that do have to wait for it."""

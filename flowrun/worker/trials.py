@@ -95,8 +95,7 @@ class Trials:
         """Wait until nothing else runs here, for a while."""
         session = self._session
         until = monotonic() + PATIENCE[losses > 1]
-        aside = self._settler.aside
-        while session.buffer.running + (aside is not None and not aside.idle.is_set()) > 1 and monotonic() < until:
+        while session.buffer.running + self._settler.settles_aside > 1 and monotonic() < until:
             if session.stopping or session.lost.is_set() or job.held_up or job.interrupted:
                 return
             await asyncio.sleep(0.005)
